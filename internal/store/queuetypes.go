@@ -1,0 +1,54 @@
+package store
+
+import "time"
+
+// QueueID names one queued message; RecipientID one recipient of it. Both ascend and are never reused.
+type (
+	QueueID     int64
+	RecipientID int64
+)
+
+// QueueMessage is one message on its way out: a row, with a row for each recipient.
+type QueueMessage struct {
+	ID          QueueID
+	TraceID     string    // the id that Received and the logs carry
+	From        string    // reverse-path as SMTP writes it, "" for null
+	Account     AccountID // submitting account, 0 for relayed and generated mail
+	Body        string    // BODY parameter: "", 8BITMIME, BINARYMIME
+	UTF8        bool      // SMTPUTF8
+	Ret         string    // DSN RET
+	EnvID       string    // DSN ENVID
+	Prefix      []byte    // header fields set before the stored bytes when it is sent (signatures), CRLF-ended
+	Size        int64
+	Created     time.Time
+	Expires     time.Time
+	Recipients  []QueueRecipient
+	Description string // Subject for `queue list`, shortened; may be empty by policy
+}
+
+// QueueState is the state of one recipient's row.
+type QueueState string
+
+const (
+	QueueWaiting QueueState = "waiting" // due at NextAttempt
+	QueueLeased  QueueState = "leased"  // an attempt is under way until LeaseUntil
+	QueueHeld    QueueState = "held"    // by an administrator or a policy
+	QueueDamaged QueueState = "damaged" // set aside: the row or its blob can't be read
+)
+
+// QueueRecipient is one recipient of a queued message.
+type QueueRecipient struct {
+	ID           RecipientID
+	To           string // forward-path as SMTP writes it
+	Domain       string // destination under which it is scheduled: A-labels, lower case
+	Notify       uint8  // smtp.Notify
+	ORcpt        string
+	State        QueueState
+	Attempts     int
+	NextAttempt  time.Time
+	LeaseUntil   time.Time
+	LastError    string // what the remote server said last, word for word, bounded
+	LastHost     string
+	DelayWarned  bool
+	FirstAttempt time.Time
+}
