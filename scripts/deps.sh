@@ -1,0 +1,41 @@
+#!/bin/sh
+# Installs the real mail software that the tests and benchmarks talk to, from Debian's packages. Idempotent: when all of
+# it is there, it only looks. Nothing is started: policy-rc.d keeps the daemons down, the tests start their own.
+set -eu
+
+packages="
+postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd
+swaks libio-socket-ssl-perl libnet-ssleay-perl
+curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3
+python3 iproute2 bsdutils gcc libc6-dev
+"
+
+missing=""
+for p in $packages; do
+	status=$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null || true)
+	[ "$status" = "install ok installed" ] || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "make deps: these Debian packages are missing and need root: apt-get install$missing" >&2
+	exit 1
+fi
+if ! command -v apt-get >/dev/null; then
+	echo "make deps: the tests need Debian's packages:$missing" >&2
+	exit 1
+fi
+
+echo "make deps: installing$missing" >&2
+export DEBIAN_FRONTEND=noninteractive
+made_policy=
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+	printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+	chmod 755 /usr/sbin/policy-rc.d
+	made_policy=yes
+fi
+trap '[ -z "$made_policy" ] || rm -f /usr/sbin/policy-rc.d' EXIT
+echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
