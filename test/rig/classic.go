@@ -28,14 +28,14 @@ func Classic(ctx context.Context, dir string, o ClassicOptions) (*Server, error)
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("postfix and dovecot need root to start")
 	}
-	ports, err := freePorts(6)
+	ports, err := FreePorts(6)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
 		Name: "Postfix+Dovecot", Dir: dir,
-		SMTP: loopback(ports[0]), Submission: loopback(ports[1]),
-		IMAP: loopback(ports[2]), IMAPS: loopback(ports[3]), POP3: loopback(ports[4]), POP3S: loopback(ports[5]),
+		SMTP: Loopback(ports[0]), Submission: Loopback(ports[1]),
+		IMAP: Loopback(ports[2]), IMAPS: Loopback(ports[3]), POP3: Loopback(ports[4]), POP3S: Loopback(ports[5]),
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err

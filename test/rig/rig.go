@@ -101,17 +101,8 @@ func descendants(pid int) []int {
 	return all
 }
 
-// FreePort asks the kernel for a loopback port that nobody holds.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-func freePorts(n int) ([]int, error) {
+// FreePorts asks the kernel for loopback ports that nobody holds.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	var held []net.Listener
 	defer func() {
@@ -130,7 +121,8 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+// Loopback writes a port of 127.0.0.1 as an address.
+func Loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
 // WaitForPort returns when something accepts at the address.
 func WaitForPort(ctx context.Context, address string) error {

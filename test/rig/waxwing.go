@@ -19,8 +19,12 @@ type WaxwingOptions struct {
 	Domain   string
 	Accounts []Account
 	Relay    string // next hop of all other domains, host:port
+	// Dir is the directory of the server, which must be empty; by default one below the directory of the test.
+	Dir string
 	// Edit changes waxwing.toml before the start; nil leaves it.
 	Edit func(toml string) string
+	// SMTPPort is the port that takes mail, 0 for any: a peer that is started first must know it.
+	SMTPPort int
 	// Env is added to the server's environment.
 	Env []string
 }
@@ -31,6 +35,7 @@ type Node struct {
 	options WaxwingOptions
 	cmd     *exec.Cmd
 	done    chan error
+	home    string // of the test: logs, certificates
 	log     string
 }
 
@@ -53,8 +58,11 @@ func NewNode(ctx context.Context, dir string, o WaxwingOptions) (*Node, error) {
 		return nil, err
 	}
 	o.Binary = binary
-	n := &Node{options: o}
+	n := &Node{options: o, home: dir}
 	n.Name, n.Dir = "Waxwing", filepath.Join(dir, "waxwing")
+	if o.Dir != "" {
+		n.Dir = filepath.Join(o.Dir, "waxwing")
+	}
 	n.pids = func() []int {
 		if n.cmd == nil {
 			return nil
@@ -91,9 +99,12 @@ func (n *Node) configure(dir string) error {
 		return err
 	}
 	toml := string(b)
-	ports, err := freePorts(8)
+	ports, err := FreePorts(8)
 	if err != nil {
 		return err
+	}
+	if n.options.SMTPPort != 0 {
+		ports[0] = n.options.SMTPPort
 	}
 	for i, l := range []struct {
 		port  int
@@ -107,8 +118,8 @@ func (n *Node) configure(dir string) error {
 		{10110, &n.POP3},
 		{10995, &n.POP3S},
 	} {
-		*l.field = loopback(ports[i])
-		toml = strings.ReplaceAll(toml, loopback(l.port), loopback(ports[i]))
+		*l.field = Loopback(ports[i])
+		toml = strings.ReplaceAll(toml, Loopback(l.port), Loopback(ports[i]))
 	}
 	cert, key, err := Certificate(dir)
 	if err != nil {
@@ -118,7 +129,7 @@ func (n *Node) configure(dir string) error {
 	if toml, err = replaceCertificate(toml, cert, key); err != nil {
 		return err
 	}
-	n.Metrics = loopback(ports[7])
+	n.Metrics = Loopback(ports[7])
 	toml += fmt.Sprintf("\n[metrics]\naddress = %q\n", n.Metrics)
 	if n.options.Relay != "" {
 		toml += fmt.Sprintf("\n[transport.routes]\n\"*\" = %q\n", n.options.Relay)
@@ -161,7 +172,7 @@ func (n *Node) Command(ctx context.Context, stdin io.Reader, args ...string) (st
 
 // Start starts the server and returns when it says that it is ready.
 func (n *Node) Start(ctx context.Context) error {
-	n.log = filepath.Join(filepath.Dir(n.Dir), "waxwing.log")
+	n.log = filepath.Join(n.home, "waxwing.log")
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err

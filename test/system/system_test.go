@@ -237,3 +237,14 @@ func deleteFirst(t *testing.T, c *imapclient.Client) {
 		t.Fatal(err)
 	}
 }
+
+// publicTempDir is a directory that Postfix's and Dovecot's own users can walk to.
+func publicTempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/var/tmp", "waxwing-peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
