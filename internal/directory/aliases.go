@@ -1,0 +1,78 @@
+package directory
+
+import (
+	"context"
+	"fmt"
+
+	"waxwing/internal/address"
+	"waxwing/internal/store"
+)
+
+// AddAlias makes an alias. ErrExists when its address is an account or an alias.
+func (d *Directory) AddAlias(ctx context.Context, al Alias) error { return d.putAlias(ctx, al, false) }
+
+// SetAlias replaces the targets of an alias; ErrNotFound.
+func (d *Directory) SetAlias(ctx context.Context, al Alias) error { return d.putAlias(ctx, al, true) }
+
+func (d *Directory) putAlias(ctx context.Context, al Alias, replace bool) error {
+	if err := d.checkOwnAddress("address", al.Address, d.Settings()); err != nil {
+		return err
+	}
+	if len(al.Targets) == 0 || len(al.Targets) > MaxTargets {
+		return &FieldError{Field: "targets", Want: fmt.Sprintf("1 to %d addresses", MaxTargets)}
+	}
+	row := store.DirectoryAlias{
+		Key: al.Address.Key(), Local: al.Address.Local, Domain: al.Address.Domain, Created: d.clock(),
+	}
+	seen := map[string]bool{row.Key: true}
+	for _, t := range al.Targets {
+		if t.Local == "" || t.Domain == "" || t.Domain[0] == '[' {
+			return &FieldError{Field: "targets", Value: t.String(), Want: "addresses such as name@example.test"}
+		}
+		key := t.Key()
+		if seen[key] {
+			return &FieldError{Field: "targets", Value: t.String(), Want: "each address once, and not the alias itself"}
+		}
+		seen[key] = true
+		row.Targets = append(row.Targets, store.DirectoryTarget{Address: t.String(), Key: key})
+	}
+	err := d.repo.PutDirectoryAlias(ctx, row, replace)
+	d.cache.clear()
+	return wrap("save alias", al.Address.String(), err)
+}
+
+// RemoveAlias removes an alias; ErrNotFound.
+func (d *Directory) RemoveAlias(ctx context.Context, a address.Address) error {
+	err := d.repo.RemoveDirectoryAlias(ctx, a.Key())
+	d.cache.clear()
+	return wrap("remove alias", a.String(), err)
+}
+
+// Aliases lists aliases.
+func (d *Directory) Aliases(ctx context.Context, f Filter) ([]Alias, error) {
+	return d.aliases(ctx, store.DirectoryFilter{Domain: f.Domain, Search: f.Search, After: f.After, Limit: f.Limit})
+}
+
+// AliasesOf lists the aliases that name an address among their targets.
+func (d *Directory) AliasesOf(ctx context.Context, a address.Address) ([]Alias, error) {
+	return d.aliases(ctx, store.DirectoryFilter{Target: a.Key()})
+}
+
+func (d *Directory) aliases(ctx context.Context, f store.DirectoryFilter) ([]Alias, error) {
+	rows, err := d.repo.DirectoryAliases(ctx, f)
+	if err != nil {
+		return nil, wrap("list", "aliases", err)
+	}
+	list := make([]Alias, len(rows))
+	for i, r := range rows {
+		list[i] = Alias{Address: address.Address{Local: r.Local, Domain: r.Domain}, Created: r.Created}
+		for _, t := range r.Targets {
+			a, err := address.Parse(t.Address)
+			if err != nil {
+				return nil, wrap("read target of", r.Key, err)
+			}
+			list[i].Targets = append(list[i].Targets, a)
+		}
+	}
+	return list, nil
+}

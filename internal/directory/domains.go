@@ -1,0 +1,139 @@
+package directory
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"waxwing/internal/address"
+	"waxwing/internal/store"
+)
+
+// AddDomain makes a domain ours. ErrExists when it is already.
+func (d *Directory) AddDomain(ctx context.Context, dom Domain) (Domain, error) {
+	row, err := d.domainRow(ctx, dom)
+	if err != nil {
+		return Domain{}, err
+	}
+	row.Created = d.clock()
+	if err := d.repo.AddDirectoryDomain(ctx, row); err != nil {
+		return Domain{}, wrap("add domain", row.Name, err)
+	}
+	if err := d.domainsChanged(ctx); err != nil {
+		return Domain{}, err
+	}
+	return d.Domain(row.Name)
+}
+
+// SetDomain changes catch-all, postmaster and the limit of accounts.
+func (d *Directory) SetDomain(ctx context.Context, dom Domain) error {
+	row, err := d.domainRow(ctx, dom)
+	if err != nil {
+		return err
+	}
+	if err := d.repo.SetDirectoryDomain(ctx, row); err != nil {
+		return wrap("change domain", row.Name, err)
+	}
+	return d.domainsChanged(ctx)
+}
+
+// RemoveDomain makes a domain foreign. ErrNotEmpty while it has accounts or aliases.
+func (d *Directory) RemoveDomain(ctx context.Context, name string) error {
+	ascii, err := address.ParseDomain(name)
+	if err != nil {
+		return domainError(name)
+	}
+	if err := d.repo.RemoveDirectoryDomain(ctx, ascii); err != nil {
+		return wrap("remove domain", ascii, err)
+	}
+	return d.domainsChanged(ctx)
+}
+
+// Domain gives one domain of ours; ErrNotFound for all others.
+func (d *Directory) Domain(name string) (Domain, error) {
+	ascii, err := address.ParseDomain(name)
+	if err != nil {
+		return Domain{}, domainError(name)
+	}
+	dom, ok := (*d.domains.Load())[ascii]
+	if !ok {
+		return Domain{}, wrap("find domain", ascii, store.ErrNotFound)
+	}
+	return dom, nil
+}
+
+// Domains gives all domains of ours by name.
+func (d *Directory) Domains() []Domain {
+	m := *d.domains.Load()
+	all := make([]Domain, 0, len(m))
+	for _, dom := range m {
+		all = append(all, dom)
+	}
+	slices.SortFunc(all, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+func domainError(name string) error {
+	return &FieldError{Field: "domain", Value: name, Want: "a domain name such as example.test"}
+}
+
+// domainRow checks a domain and gives its row.
+func (d *Directory) domainRow(ctx context.Context, dom Domain) (store.DirectoryDomain, error) {
+	name, err := address.ParseDomain(dom.Name)
+	if err != nil || name[0] == '[' {
+		return store.DirectoryDomain{}, domainError(dom.Name)
+	}
+	if dom.MaxAccounts < 0 {
+		return store.DirectoryDomain{}, &FieldError{Field: "max_accounts", Want: "0 (no limit) or more"}
+	}
+	row := store.DirectoryDomain{Name: name, MaxAccounts: dom.MaxAccounts, Created: dom.Created}
+	if !dom.CatchAll.IsNull() {
+		row.CatchAll = dom.CatchAll.String()
+	}
+	if !dom.Postmaster.IsNull() {
+		k, err := d.lookup(ctx, dom.Postmaster.Key())
+		if err != nil {
+			return store.DirectoryDomain{}, err
+		}
+		if k.account == nil {
+			return store.DirectoryDomain{}, &FieldError{
+				Field: "postmaster", Value: dom.Postmaster.String(), Want: "the address of an account of this server",
+			}
+		}
+		row.Postmaster = dom.Postmaster.String()
+	}
+	return row, nil
+}
+
+func (d *Directory) domainsChanged(ctx context.Context) error {
+	d.cache.clear()
+	// The change is committed: a caller that leaves now must not keep the others from seeing it.
+	return d.reloadDomains(context.WithoutCancel(ctx))
+}
+
+func (d *Directory) reloadDomains(ctx context.Context) error {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	rows, err := d.repo.DirectoryDomains(ctx)
+	if err != nil {
+		return wrap("read", "domains", err)
+	}
+	m := make(map[string]Domain, len(rows))
+	for _, r := range rows {
+		dom := Domain{Name: r.Name, MaxAccounts: r.MaxAccounts, Created: r.Created}
+		// A row that can't be read harms only itself: the domain stays ours, without that address.
+		if r.CatchAll != "" {
+			if dom.CatchAll, err = address.Parse(r.CatchAll); err != nil {
+				d.log.Error("catch-all address can't be read", "domain", r.Name, "address", r.CatchAll, "error", err)
+			}
+		}
+		if r.Postmaster != "" {
+			if dom.Postmaster, err = address.Parse(r.Postmaster); err != nil {
+				d.log.Error("postmaster address can't be read", "domain", r.Name, "address", r.Postmaster, "error", err)
+			}
+		}
+		m[r.Name] = dom
+	}
+	d.domains.Store(&m)
+	return nil
+}

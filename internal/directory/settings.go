@@ -1,0 +1,311 @@
+package directory
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"waxwing/internal/store"
+)
+
+// Settings are the settings of the whole server at one version. A setting that was never changed has its default.
+type Settings struct {
+	Version int64 // 0 before the first change
+
+	MessageSize         int64  // octets of one message, for SIZE and the limit of intake
+	Recipients          int    // of one message
+	QuotaBytes          int64  // of a new account that says nothing else; 0: none
+	QuotaMessages       int64  // the same
+	SubaddressSeparator string // one character; RFC 5233
+	Language            string // of a new account: "en" or "zh"
+	SentFolder          string // names of the folders that a new account begins with
+	DraftsFolder        string
+	TrashFolder         string
+	JunkFolder          string
+	ArchiveFolder       string
+}
+
+// Setting describes one setting for those who show or change it.
+type Setting struct {
+	Name    string          // e.g. "message.size"
+	Doc     string          // what it is, with its unit and range
+	Default json.RawMessage // JSON
+	Value   json.RawMessage // JSON, the default when it was never changed
+	Changed bool            // whether it differs from the default
+}
+
+// settingDef ties a name to a field of Settings. field gives a pointer to it.
+type settingDef struct {
+	name, doc string
+	field     func(*Settings) any
+	check     func(*Settings) string // what is allowed, when the value isn't; "" when it is
+}
+
+// settingDefs is the table of all settings: nothing else knows their names.
+var settingDefs = []settingDef{
+	{"account.language", "language of a new account: en or zh", func(s *Settings) any { return &s.Language }, func(s *Settings) string {
+		return allowed(s.Language == "en" || s.Language == "zh", "en or zh")
+	}},
+	{"account.quota_bytes", "octets that a new account may hold; 0: no limit", func(s *Settings) any { return &s.QuotaBytes }, func(s *Settings) string {
+		return allowed(s.QuotaBytes >= 0 && s.QuotaBytes <= maxQuota, "0 (no limit) or more")
+	}},
+	{"account.quota_messages", "messages that a new account may hold; 0: no limit", func(s *Settings) any { return &s.QuotaMessages }, func(s *Settings) string {
+		return allowed(s.QuotaMessages >= 0 && s.QuotaMessages <= maxQuota, "0 (no limit) or more")
+	}},
+	{"address.subaddress_separator", "character between user and tag in user+tag@domain", func(s *Settings) any { return &s.SubaddressSeparator }, func(s *Settings) string {
+		return allowed(len(s.SubaddressSeparator) == 1 && strings.Contains("+-=_#~", s.SubaddressSeparator), "one of + - = _ # ~")
+	}},
+	{"folder.archive", "name of the archive folder of a new account", func(s *Settings) any { return &s.ArchiveFolder }, func(s *Settings) string { return folderName(s.ArchiveFolder) }},
+	{"folder.drafts", "name of the drafts folder of a new account", func(s *Settings) any { return &s.DraftsFolder }, func(s *Settings) string { return folderName(s.DraftsFolder) }},
+	{"folder.junk", "name of the junk folder of a new account", func(s *Settings) any { return &s.JunkFolder }, func(s *Settings) string { return folderName(s.JunkFolder) }},
+	{"folder.sent", "name of the folder for sent mail of a new account", func(s *Settings) any { return &s.SentFolder }, func(s *Settings) string { return folderName(s.SentFolder) }},
+	{"folder.trash", "name of the folder for deleted mail of a new account", func(s *Settings) any { return &s.TrashFolder }, func(s *Settings) string { return folderName(s.TrashFolder) }},
+	{"message.recipients", "recipients of one message: 100 to 10000", func(s *Settings) any { return &s.Recipients }, func(s *Settings) string {
+		return allowed(s.Recipients >= 100 && s.Recipients <= 10_000, "100 to 10000 (RFC 5321, section 4.5.3.1.8, asks for 100)")
+	}},
+	{"message.size", "octets of one message: 65536 to 1073741824", func(s *Settings) any { return &s.MessageSize }, func(s *Settings) string {
+		return allowed(s.MessageSize >= 64<<10 && s.MessageSize <= 1<<30, "65536 (64 KiB) to 1073741824 (1 GiB)")
+	}},
+}
+
+// DefaultSettings are the settings of a new server.
+func DefaultSettings() Settings {
+	return Settings{
+		MessageSize: 50 << 20, Recipients: 1000, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
+		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
+	}
+}
+
+func allowed(ok bool, want string) string {
+	if ok {
+		return ""
+	}
+	return want
+}
+
+func folderName(n string) string {
+	ok := n != "" && len(n) <= 100 && utf8.ValidString(n) && strings.TrimSpace(n) == n && !strings.EqualFold(n, "INBOX") &&
+		!strings.ContainsFunc(n, func(r rune) bool { return unicode.IsControl(r) || strings.ContainsRune(`/\*%`, r) })
+	return allowed(ok, `a name of 1 to 100 octets, not INBOX, without / \ * % and controls, no space around it`)
+}
+
+// mailboxes are those that a new account begins with.
+func (s *Settings) mailboxes() []store.MailboxSpec {
+	return []store.MailboxSpec{
+		{Name: "INBOX", Role: store.RoleInbox, Subscribed: true},
+		{Name: s.DraftsFolder, Role: store.RoleDrafts, Subscribed: true},
+		{Name: s.SentFolder, Role: store.RoleSent, Subscribed: true},
+		{Name: s.TrashFolder, Role: store.RoleTrash, Subscribed: true},
+		{Name: s.JunkFolder, Role: store.RoleJunk, Subscribed: true},
+		{Name: s.ArchiveFolder, Role: store.RoleArchive, Subscribed: true},
+	}
+}
+
+// check holds one setting after another, and that the folders have different names.
+func (s *Settings) check() error {
+	for _, def := range settingDefs {
+		if want := def.check(s); want != "" {
+			return &FieldError{Field: def.name, Value: fmt.Sprint(value(def.field(s))), Want: want}
+		}
+	}
+	seen := map[string]bool{}
+	for _, m := range s.mailboxes() {
+		name := strings.ToLower(m.Name)
+		if seen[name] {
+			return &FieldError{Field: "folder." + string(m.Role), Value: m.Name, Want: "a name that no other folder has"}
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// value is what a pointer to a setting's field points to.
+func value(p any) any {
+	switch p := p.(type) {
+	case *string:
+		return *p
+	case *int64:
+		return *p
+	case *int:
+		return *p
+	}
+	return p
+}
+
+func findDef(name string) (settingDef, bool) {
+	i, ok := slices.BinarySearchFunc(settingDefs, name, func(d settingDef, n string) int { return cmp.Compare(d.name, n) })
+	if !ok {
+		return settingDef{}, false
+	}
+	return settingDefs[i], true
+}
+
+// set puts a JSON value into the field of a setting.
+func (s *Settings) set(name string, raw []byte) error {
+	def, ok := findDef(name)
+	if !ok {
+		return &FieldError{Field: name, Want: "no such setting"}
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) || dec.Decode(def.field(s)) != nil || dec.More() {
+		return &FieldError{Field: name, Value: string(raw), Want: def.doc}
+	}
+	return nil
+}
+
+// Settings gives the settings as they are now, from memory.
+func (d *Directory) Settings() Settings { return *d.settings.Load() }
+
+// List describes all settings by name.
+func (s Settings) List() []Setting {
+	standard := DefaultSettings()
+	list := make([]Setting, 0, len(settingDefs))
+	for _, def := range settingDefs {
+		// Strings and integers always marshal.
+		dflt, _ := json.Marshal(value(def.field(&standard)))
+		val, _ := json.Marshal(value(def.field(&s)))
+		list = append(list, Setting{
+			Name: def.name, Doc: def.doc, Default: dflt, Value: val, Changed: !bytes.Equal(dflt, val),
+		})
+	}
+	return list
+}
+
+// ChangeSettings sets settings by name to JSON values; nil sets back to the default. All are checked together and
+// committed as one version. base is the version that the change is based on (ErrConflict when there is a newer one), -1
+// for any; actor is who asked, for the history. A change that changes nothing makes no version.
+func (d *Directory) ChangeSettings(ctx context.Context, base int64, actor string, changes map[string]json.RawMessage) (Settings, error) {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	now := d.Settings()
+	if base >= 0 && base != now.Version {
+		return now, wrap("change", "settings", store.ErrDirectoryConflict)
+	}
+	next, standard := now, DefaultSettings()
+	for name, raw := range changes {
+		if raw == nil {
+			def, ok := findDef(name)
+			if !ok {
+				return now, &FieldError{Field: name, Want: "no such setting"}
+			}
+			raw, _ = json.Marshal(value(def.field(&standard)))
+		}
+		if err := next.set(name, raw); err != nil {
+			return now, err
+		}
+	}
+	if err := next.check(); err != nil {
+		return now, err
+	}
+	rows := difference(now, next)
+	if len(rows) == 0 {
+		return now, nil
+	}
+	version, err := d.repo.ChangeSettings(ctx, now.Version, actor, d.clock(), rows)
+	if err != nil {
+		return now, wrap("change", "settings", err)
+	}
+	next.Version = version
+	d.settings.Store(&next)
+	return next, nil
+}
+
+// difference lists what changes from one to the other.
+func difference(from, to Settings) []store.SettingChange {
+	a, b := from.List(), to.List()
+	var rows []store.SettingChange
+	for i := range a {
+		if bytes.Equal(a[i].Value, b[i].Value) {
+			continue
+		}
+		c := store.SettingChange{Name: b[i].Name}
+		if b[i].Changed {
+			text := string(b[i].Value)
+			c.Value = &text
+		}
+		rows = append(rows, c)
+	}
+	return rows
+}
+
+// SettingsAt gives the settings as they were at a version; ErrNotFound when there was none such.
+func (d *Directory) SettingsAt(ctx context.Context, version int64) (Settings, error) {
+	if version < 0 || version > d.Settings().Version {
+		return Settings{}, wrap("find settings of version", fmt.Sprint(version), store.ErrNotFound)
+	}
+	s := DefaultSettings()
+	if version == 0 {
+		return s, nil
+	}
+	history, err := d.repo.SettingsHistory(ctx, version, 0)
+	if err != nil {
+		return Settings{}, wrap("read history of", "settings", err)
+	}
+	done := map[string]bool{}
+	for _, c := range history { // newest first: the first line of each name counts
+		if done[c.Name] {
+			continue
+		}
+		done[c.Name] = true
+		if c.Value == nil {
+			continue
+		}
+		if err := s.set(c.Name, []byte(*c.Value)); err != nil {
+			d.log.Warn("setting of an older version is passed over", "name", c.Name, "version", c.Version, "error", err)
+		}
+	}
+	s.Version = version
+	return s, nil
+}
+
+// SettingsHistory lists changes, newest first: those of the version before and earlier (0: from the newest), at most limit.
+func (d *Directory) SettingsHistory(ctx context.Context, before int64, limit int) ([]store.SettingChange, error) {
+	if before > 0 {
+		before--
+		if before == 0 {
+			return nil, nil
+		}
+	}
+	list, err := d.repo.SettingsHistory(ctx, before, limit)
+	return list, wrap("read history of", "settings", err)
+}
+
+// RollbackSettings makes a new version with the settings of an older one.
+func (d *Directory) RollbackSettings(ctx context.Context, base int64, actor string, version int64) (Settings, error) {
+	old, err := d.SettingsAt(ctx, version)
+	if err != nil {
+		return Settings{}, err
+	}
+	changes := make(map[string]json.RawMessage, len(settingDefs))
+	for _, s := range old.List() {
+		changes[s.Name] = s.Value
+	}
+	return d.ChangeSettings(ctx, base, actor, changes)
+}
+
+func (d *Directory) reloadSettings(ctx context.Context) error {
+	d.reload.Lock()
+	defer d.reload.Unlock()
+	version, rows, err := d.repo.Settings(ctx)
+	if err != nil {
+		return wrap("read", "settings", err)
+	}
+	s := DefaultSettings()
+	for _, r := range rows {
+		// A row that this version doesn't know or that can't be read leaves the default and harms nothing else.
+		before := s
+		if err := s.set(r.Name, []byte(r.Value)); err != nil || s.check() != nil {
+			s = before
+			d.log.Warn("setting can't be used, its default stays", "name", r.Name, "value", r.Value)
+		}
+	}
+	s.Version = version
+	d.settings.Store(&s)
+	return nil
+}

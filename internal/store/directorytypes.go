@@ -1,0 +1,91 @@
+package store
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors of the directory's rows beside ErrNotFound, ErrExists and ErrLimit.
+var (
+	ErrDirectoryNotEmpty = errors.New("store: domain has accounts or aliases")
+	ErrDirectoryConflict = errors.New("store: rows changed meanwhile")
+)
+
+// DirectoryDomain is the row of one domain. Package directory gives these rows their meaning; here they are text.
+type DirectoryDomain struct {
+	Name        string
+	CatchAll    string
+	Postmaster  string
+	MaxAccounts int
+	Created     time.Time
+}
+
+// DirectoryAccount is the row of one account with its address.
+type DirectoryAccount struct {
+	ID              AccountID
+	Key             string // the address folded for comparison; unique among accounts and aliases
+	Local           string
+	Domain          string
+	Name            string
+	Language        string
+	Admin           bool
+	Suspended       bool
+	QuotaBytes      int64
+	QuotaMessages   int64
+	PasswordVersion int64
+	Created         time.Time
+}
+
+// NewDirectoryAccount is an account to be made, with the mailboxes it begins with. Its ID is given by the store.
+type NewDirectoryAccount struct {
+	DirectoryAccount
+	Password  string // PHC, "" for none
+	Mailboxes []MailboxSpec
+}
+
+// DirectoryAddress is what an address stands for: an account, or an alias with its targets.
+type DirectoryAddress struct {
+	Account *DirectoryAccount
+	Targets []string
+}
+
+// DirectoryTarget is one target of an alias, as SMTP writes it and folded.
+type DirectoryTarget struct {
+	Address string
+	Key     string
+}
+
+// DirectoryAlias is one alias.
+type DirectoryAlias struct {
+	Key     string
+	Local   string
+	Domain  string
+	Targets []DirectoryTarget
+	Created time.Time
+}
+
+// DirectoryFilter selects accounts or aliases, in the order of their keys.
+type DirectoryFilter struct {
+	Domain string // only of this domain
+	Search string // only whose key or name holds this text
+	Target string // aliases only: that name this key among their targets
+	After  string // only keys after this one: paging
+	Limit  int    // at most so many; 0: all
+}
+
+// SettingRow is one setting that differs from its default.
+type SettingRow struct {
+	Name    string
+	Value   string // JSON
+	Version int64
+	Changed time.Time
+}
+
+// SettingChange is one line of the history of settings.
+type SettingChange struct {
+	Version int64
+	Name    string
+	Value   *string // JSON; nil: back to the default
+	Changed time.Time
+	Actor   string
+}
