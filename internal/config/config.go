@@ -30,7 +30,7 @@ type Config struct {
 	Listeners    []Listener    `toml:"listener" doc:"Sockets that take connections."`
 	DNS          DNS           `toml:"dns" doc:"Name resolution."`
 	Transport    Transport     `toml:"transport" doc:"How mail leaves this node."`
-	Limits       Limits        `toml:"limits" doc:"Bounds on what peers may use."`
+	Limits       Limits        `toml:"limits" doc:"Bounds on what peers may use of this node. The size of a message and the number of its recipients are settings."`
 	Spool        Spool         `toml:"spool" doc:"Where incoming messages wait until they are committed."`
 	Log          Log           `toml:"log" doc:"The log, on standard error."`
 	Metrics      Metrics       `toml:"metrics" doc:"Metrics in Prometheus format and the health page, on loopback only."`
@@ -112,8 +112,6 @@ type SmartHost struct {
 
 // Limits are bounds on what peers may use.
 type Limits struct {
-	MessageSize      Size     `toml:"message_size" min:"64KiB" max:"1GiB" doc:"Largest message taken, in octets. 50 MiB carries attachments of about 36 MiB."`
-	Recipients       int      `toml:"recipients" min:"100" max:"100000" doc:"Recipients of one message (RFC 5321, section 4.5.3.1.8 asks for at least 100)."`
 	Hops             int      `toml:"hops" min:"10" max:"200" doc:"Received fields before a message counts as looping."`
 	Sessions         int      `toml:"sessions" min:"1" max:"1000000" doc:"Sessions of one protocol at one time."`
 	SessionsPerPeer  int      `toml:"sessions_per_peer" min:"1" max:"100000" doc:"Sessions of one protocol from one address (IPv6: one /64). Loopback is exempt."`
@@ -154,8 +152,6 @@ func Default() Config {
 			Expire:         Duration(5 * 24 * time.Hour),
 		},
 		Limits: Limits{
-			MessageSize:     50 << 20,
-			Recipients:      1000,
 			Hops:            50,
 			Sessions:        10000,
 			SessionsPerPeer: 50,

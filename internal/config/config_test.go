@@ -86,7 +86,10 @@ username = "u"
 password_file = "relay-password"
 
 [limits]
-message_size = 1048576
+sessions_per_peer = 7
+
+[spool]
+max_bytes = 134217728
 
 [log]
 level = "debug"
@@ -120,8 +123,8 @@ func TestLoadReadsEveryPartAndKeepsDefaults(t *testing.T) {
 		{"route", cfg.Transport.Routes["remote.test"], "127.0.0.1:2526"},
 		{"expire", cfg.Transport.Expire.Std(), 72 * time.Hour},
 		{"smart host password", cfg.Transport.SmartHost.PasswordFile, filepath.Join(dir, "relay-password")},
-		{"size as a number", cfg.Limits.MessageSize, Size(1 << 20)},
-		{"a default beside a set key", cfg.Limits.Recipients, Default().Limits.Recipients},
+		{"size as a number", cfg.Spool.MaxBytes, Size(128 << 20)},
+		{"a default beside a set key", cfg.Limits.Sessions, Default().Limits.Sessions},
 		{"level", cfg.Log.Level, slog.LevelDebug},
 		{"path", cfg.Path, file},
 	} {
