@@ -36,7 +36,7 @@ func (p *packets) Read(b []byte) (int, error) {
 }
 func (p *packets) Write(b []byte) (int, error) { return p.out.Write(b) }
 func (p *packets) Close() error                { return nil }
-func (p *packets) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 25} }
+func (p *packets) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 25} }
 
 func (p *packets) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 4000} }
 func (p *packets) SetDeadline(time.Time) error      { return nil }

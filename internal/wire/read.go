@@ -17,10 +17,18 @@ func (c *Conn) armRead(now, until time.Time) error {
 	if !c.rdl.IsZero() && !c.rdl.After(until) && c.rdl.Sub(now) >= until.Sub(now)/2 {
 		return nil
 	}
-	if err := c.raw.SetReadDeadline(until); err != nil {
+	if err := c.setReadDeadline(until); err != nil {
 		return err
 	}
 	c.rdl = until
+	return nil
+}
+
+// setReadDeadline passes over the error of a net.Pipe whose other end is closed: reading tells that as io.EOF.
+func (c *Conn) setReadDeadline(t time.Time) error {
+	if err := c.raw.SetReadDeadline(t); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		return err
+	}
 	return nil
 }
 
@@ -40,7 +48,7 @@ func (c *Conn) readInto(p []byte, allow time.Duration) (int, time.Duration, erro
 	for empty := 0; ; {
 		if until.IsZero() {
 			c.rdl = time.Time{}
-			if err := c.raw.SetReadDeadline(time.Time{}); err != nil {
+			if err := c.setReadDeadline(time.Time{}); err != nil {
 				return 0, 0, err
 			}
 		} else if err := c.armRead(now, until); err != nil {

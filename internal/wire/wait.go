@@ -71,7 +71,7 @@ func (c *Conn) beginWait(now, until time.Time) (armed bool, err error) {
 	}
 	if until.IsZero() {
 		c.rdl = time.Time{}
-		err = c.raw.SetReadDeadline(time.Time{})
+		err = c.setReadDeadline(time.Time{})
 	} else {
 		err = c.armRead(now, until)
 	}
