@@ -82,6 +82,9 @@ func (s *Spliced) ReadAt(b []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// MaxRewrite is the longest header that Rewrite takes into memory.
+const MaxRewrite = 16 << 20
+
 // Rewrite edits the header of the message that was parsed from r: fields of the names in remove go, and prepend, which
 // is whole fields with CRLF, comes in front. A header that ran into its body without a blank line gets one. The part is
 // changed in place, so that it describes the result without being parsed again. Content fields can't be removed, because
@@ -89,6 +92,9 @@ func (s *Spliced) ReadAt(b []byte, off int64) (int, error) {
 func (p *Part) Rewrite(r io.ReaderAt, size int64, prepend []byte, remove ...string) (*Spliced, error) {
 	if p.Offset != 0 {
 		return nil, errors.New("rewrite header: not the outermost message")
+	}
+	if p.BodyOffset > MaxRewrite {
+		return nil, fmt.Errorf("rewrite header: %d octets are too many", p.BodyOffset)
 	}
 	for _, n := range remove {
 		if len(n) >= 8 && equalFold(n[:8], "Content-") {
