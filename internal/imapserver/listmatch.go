@@ -1,0 +1,90 @@
+package imapserver
+
+import "strings"
+
+// separator is the hierarchy separator of all mailbox names.
+const separator = '/'
+
+// canonicalName turns a mailbox name from the wire into the store's form: modified UTF-7 decoded, INBOX in capitals
+// (also as the first level, as clients write "inbox/sub").
+func canonicalName(raw string) string {
+	name, _ := decodeUTF7(raw)
+	const inbox = "INBOX"
+	if len(name) >= len(inbox) && strings.EqualFold(name[:len(inbox)], inbox) &&
+		(len(name) == len(inbox) || name[len(inbox)] == separator) {
+		return inbox + name[len(inbox):]
+	}
+	return name
+}
+
+// matchList tells whether a mailbox name matches a LIST pattern: "*" any octets, "%" any but the separator (RFC 3501,
+// section 6.3.8). Time is bounded by len(pattern)*len(name): the set of pattern places that the name read so far can
+// stand at is moved on octet by octet, never tried one after the other.
+func matchList(pattern, name string) bool {
+	pattern = squeeze(pattern)
+	if !strings.ContainsAny(pattern, "*%") {
+		return pattern == name
+	}
+	// at[i]: the name so far matches pattern[:i].
+	var small [256]bool
+	at := small[:]
+	if len(pattern)+1 > len(at) {
+		at = make([]bool, len(pattern)+1)
+	}
+	at = at[:len(pattern)+1]
+	at[0] = true
+	passWildcards(pattern, at)
+	for k := 0; k < len(name); k++ {
+		c := name[k]
+		for i := len(pattern); i >= 1; i-- {
+			switch pattern[i-1] {
+			case '*':
+				// at[i-1] has been spread to at[i] before, so at[i] alone tells it.
+			case '%':
+				at[i] = at[i] && c != separator
+			default:
+				at[i] = at[i-1] && pattern[i-1] == c
+			}
+		}
+		at[0] = false
+		passWildcards(pattern, at)
+	}
+	return at[len(pattern)]
+}
+
+// passWildcards lets every wildcard match nothing.
+func passWildcards(pattern string, at []bool) {
+	for i := range len(pattern) {
+		if at[i] && (pattern[i] == '*' || pattern[i] == '%') {
+			at[i+1] = true
+		}
+	}
+}
+
+// squeeze shortens runs of wildcards: "%%" is "%", and a run with a "*" is "*".
+func squeeze(pattern string) string {
+	if !strings.Contains(pattern, "**") && !strings.Contains(pattern, "%%") &&
+		!strings.Contains(pattern, "*%") && !strings.Contains(pattern, "%*") {
+		return pattern
+	}
+	b := make([]byte, 0, len(pattern))
+	for i := range len(pattern) {
+		c, n := pattern[i], len(b)
+		if n > 0 && (c == '*' || c == '%') && (b[n-1] == '*' || b[n-1] == '%') {
+			if c == '*' {
+				b[n-1] = '*'
+			}
+			continue
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}
+
+// matchInbox matches as matchList does, with INBOX itself in any case.
+func matchInbox(pattern, name string) bool {
+	if name != "INBOX" {
+		return matchList(pattern, name)
+	}
+	return matchList(strings.ToUpper(pattern), name)
+}

@@ -1,0 +1,309 @@
+package imapserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing/internal/auth"
+	"waxwing/internal/store"
+	"waxwing/internal/wire"
+)
+
+// Authenticator decides who may log in; *auth.Auth is one.
+type Authenticator interface {
+	// Mechanisms lists the SASL mechanisms that may be offered; none without TLS.
+	Mechanisms(tls bool) []string
+	// Password verifies a login name and a password, for LOGIN.
+	Password(ctx context.Context, at auth.Attempt, login string, password []byte) (*auth.Identity, error)
+	// Start begins a SASL exchange, for AUTHENTICATE.
+	Start(ctx context.Context, at auth.Attempt, mechanism string) (auth.Exchange, error)
+}
+
+// Limits bound what a session may cost. A zero field takes the value of DefaultLimits.
+type Limits struct {
+	Sessions        int           // at once; beyond it a connection is refused with BYE
+	SessionsPerPeer int           // at once from one address; loopback is exempt
+	LineBefore      int           // octets of a command line before login
+	Line            int           // octets of a command line after login
+	Literal         int           // octets of a literal that is not a message
+	OctetsBefore    int           // octets that a session may send before login
+	TimeBefore      time.Duration // from the connection to the end of login
+	Tries           int           // failed logins a session
+	Errors          int           // BAD answers in a row before the session ends
+	Message         int64         // octets of an appended message
+	Idle            time.Duration // without a command, RFC 3501, section 5.4: at least 30 minutes
+	Read            time.Duration // for each read within a command
+	Write           time.Duration // for each write
+	MinRate         int           // octets a second that a literal must average after half a minute
+	Bulk            time.Duration // for one whole literal
+}
+
+// DefaultLimits are the limits of a server that is told no others.
+var DefaultLimits = Limits{
+	Sessions:        50_000,
+	SessionsPerPeer: 200,
+	LineBefore:      8 << 10,
+	Line:            64 << 10,
+	Literal:         64 << 10,
+	OctetsBefore:    64 << 10,
+	TimeBefore:      time.Minute,
+	Tries:           3,
+	Errors:          20,
+	Message:         64 << 20,
+	Idle:            30 * time.Minute,
+	Read:            time.Minute,
+	Write:           2 * time.Minute,
+	MinRate:         512,
+	Bulk:            time.Hour,
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits
+	for _, f := range []struct{ to, from *int }{
+		{&l.Sessions, &d.Sessions},
+		{&l.SessionsPerPeer, &d.SessionsPerPeer},
+		{&l.LineBefore, &d.LineBefore},
+		{&l.Line, &d.Line},
+		{&l.Literal, &d.Literal},
+		{&l.OctetsBefore, &d.OctetsBefore},
+		{&l.Tries, &d.Tries},
+		{&l.Errors, &d.Errors},
+		{&l.MinRate, &d.MinRate},
+	} {
+		if *f.to <= 0 {
+			*f.to = *f.from
+		}
+	}
+	for _, f := range []struct{ to, from *time.Duration }{
+		{&l.TimeBefore, &d.TimeBefore},
+		{&l.Idle, &d.Idle},
+		{&l.Read, &d.Read},
+		{&l.Write, &d.Write},
+		{&l.Bulk, &d.Bulk},
+	} {
+		if *f.to <= 0 {
+			*f.to = *f.from
+		}
+	}
+	if l.Message <= 0 {
+		l.Message = d.Message
+	}
+	return l
+}
+
+// Hooks are called as things happen, from many goroutines; a nil hook is left out. They must not block.
+type Hooks struct {
+	SessionOpened func()
+	SessionClosed func()
+	Refused       func(reason string)                        // a connection: "sessions", "peer"
+	LoggedIn      func(mechanism string, ok bool)            // one try
+	Command       func(name, status string, d time.Duration) // name is from the command table, or "unknown"
+}
+
+// Options configure New. Store, Auth and Hostname are needed.
+type Options struct {
+	Store    *store.Store
+	Auth     Authenticator
+	TLS      *tls.Config // nil: neither STARTTLS nor implicit TLS, and so no login
+	Hostname string
+	Limits   Limits
+	Logger   *slog.Logger // discarded when nil
+	Hooks    Hooks
+	Clock    func() time.Time // time.Now when nil
+	SpoolDir string           // for appended messages above 256 KiB; the system's folder when empty
+}
+
+// Server serves IMAP sessions on any number of listeners.
+type Server struct {
+	opt       Options
+	announced []command // the rows of the command table with a capability, each capability once
+	ctx       context.Context
+	cancel    context.CancelFunc
+	closing   atomic.Bool
+	running   sync.WaitGroup // sessions and listeners
+
+	mu        sync.Mutex // guards what follows
+	listeners map[net.Listener]struct{}
+	sessions  map[*session]struct{}
+	perPeer   map[netip.Addr]int
+}
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("imapserver: server closed")
+
+// New makes a server; Serve starts it.
+func New(opt Options) *Server {
+	opt.Limits = opt.Limits.withDefaults()
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	srv := &Server{
+		opt:       opt,
+		listeners: make(map[net.Listener]struct{}),
+		sessions:  make(map[*session]struct{}),
+		perPeer:   make(map[netip.Addr]int),
+	}
+	seen := make(map[string]bool)
+	for _, c := range commandList() {
+		if c.capability != "" && !seen[c.capability] {
+			seen[c.capability] = true
+			srv.announced = append(srv.announced, c)
+		}
+	}
+	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	return srv
+}
+
+// Serve takes connections from l until Shutdown or until l fails for good; it closes l. With implicitTLS each
+// connection begins with a handshake (RFC 8314, port 993).
+func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
+	defer l.Close()
+	if implicitTLS && srv.opt.TLS == nil {
+		return fmt.Errorf("imapserver: serve %s: implicit TLS without a TLS configuration", l.Addr())
+	}
+	if !srv.track(l) {
+		return ErrServerClosed
+	}
+	defer srv.untrack(l)
+	const shortest, longest = 5 * time.Millisecond, time.Second
+	pause := shortest
+	for {
+		nc, err := l.Accept()
+		if err == nil {
+			pause = shortest
+			srv.take(nc, implicitTLS)
+			continue
+		}
+		if srv.closing.Load() {
+			return ErrServerClosed
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("imapserver: accept on %s: %w", l.Addr(), err)
+		}
+		// Out of descriptors or memory, or a peer that has gone already: wait, so that the loop does not spin.
+		srv.opt.Logger.Warn("accept failed", "listener", l.Addr().String(), "error", err, "pause", pause)
+		select {
+		case <-srv.ctx.Done():
+			return ErrServerClosed
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longest)
+	}
+}
+
+func (srv *Server) track(l net.Listener) bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.closing.Load() {
+		return false
+	}
+	srv.listeners[l] = struct{}{}
+	srv.running.Add(1)
+	return true
+}
+
+func (srv *Server) untrack(l net.Listener) {
+	srv.mu.Lock()
+	delete(srv.listeners, l)
+	srv.mu.Unlock()
+	srv.running.Done()
+}
+
+// take starts a session for a connection, or refuses it.
+func (srv *Server) take(nc net.Conn, implicitTLS bool) {
+	lim := srv.opt.Limits
+	conn := wire.New(nc, wire.Limits{
+		Line: lim.LineBefore, Idle: lim.TimeBefore, Read: lim.Read, LineTime: lim.TimeBefore, Write: lim.Write,
+		MinRate: lim.MinRate, Grace: 30 * time.Second, Bulk: lim.Bulk, Drain: 1 << 20, Handshake: lim.TimeBefore,
+	})
+	s := &session{srv: srv, conn: conn, state: notAuthenticated, log: srv.opt.Logger, implicitTLS: implicitTLS}
+	if reason := srv.admit(s); reason != "" {
+		if hook := srv.opt.Hooks.Refused; hook != nil {
+			hook(reason)
+		}
+		if !implicitTLS {
+			// One small write to a fresh socket does not block.
+			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = io.WriteString(nc, "* BYE [UNAVAILABLE] Too many connections\r\n")
+		}
+		_ = nc.Close()
+		return
+	}
+	go s.run()
+}
+
+// admit counts a session in, or says why not.
+func (srv *Server) admit(s *session) (refused string) {
+	peer := s.conn.RemoteAddr().Addr()
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	switch {
+	case srv.closing.Load():
+		return "closing"
+	case len(srv.sessions) >= srv.opt.Limits.Sessions:
+		return "sessions"
+	case peer.IsValid() && !peer.IsLoopback() && srv.perPeer[peer] >= srv.opt.Limits.SessionsPerPeer:
+		return "peer"
+	}
+	srv.sessions[s] = struct{}{}
+	srv.perPeer[peer]++
+	srv.running.Add(1)
+	return ""
+}
+
+// leave counts a session out; peer is the address under which it was admitted.
+func (srv *Server) leave(s *session, peer netip.Addr) {
+	srv.mu.Lock()
+	delete(srv.sessions, s)
+	if srv.perPeer[peer]--; srv.perPeer[peer] <= 0 {
+		delete(srv.perPeer, peer)
+	}
+	srv.mu.Unlock()
+	srv.running.Done()
+}
+
+// Shutdown takes no more connections, tells every session BYE as soon as its command is done, and waits for them. When
+// ctx ends first, the connections that are left are cut. It returns when no goroutine of the server is left.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	srv.mu.Lock()
+	srv.closing.Store(true)
+	for l := range srv.listeners {
+		_ = l.Close()
+	}
+	for s := range srv.sessions {
+		s.conn.Wake()
+	}
+	srv.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() {
+		srv.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		srv.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	srv.cancel()
+	srv.mu.Lock()
+	for s := range srv.sessions {
+		_ = s.conn.Abort()
+	}
+	srv.mu.Unlock()
+	<-done
+	return fmt.Errorf("imapserver: shutdown: %w", ctx.Err())
+}
