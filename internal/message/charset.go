@@ -184,8 +184,10 @@ func guessHeader(b []byte, fallback string) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}
-	if out, err := (gb18030{}).NewDecoder().Bytes(b); err == nil && !bytes.Contains(out, []byte("\uFFFD")) {
-		return string(out)
+	if plausibleGB(b) {
+		if out, err := (gb18030{}).NewDecoder().Bytes(b); err == nil && !bytes.Contains(out, []byte("\uFFFD")) {
+			return string(out)
+		}
 	}
 	if e := charsetByLabel(fallback); e != nil && e != unicode.UTF8 {
 		return decodeWith(e, b)
@@ -194,6 +196,33 @@ func guessHeader(b []byte, fallback string) string {
 		return strings.ToValidUTF8(string(b), "\uFFFD")
 	}
 	return decodeWith(charmap.Windows1252, b)
+}
+
+// plausibleGB tells Chinese from Western text that happens to be well formed GB 18030, as "K\xF6ln" is: at least half
+// of the characters that are no ASCII must be among those of GB 2312, where nearly all Chinese text is, or have four
+// octets.
+func plausibleGB(b []byte) bool {
+	common, all := 0, 0
+	for i := 0; i < len(b); {
+		c := b[i]
+		switch {
+		case c < 0x81:
+			i++
+			continue
+		case i+1 >= len(b):
+			return false
+		case isDigit(b[i+1]):
+			common++
+			i += 4
+		default:
+			if b[i+1] >= 0xA1 && (c >= 0xB0 && c <= 0xF7 || c >= 0xA1 && c <= 0xA9) {
+				common++
+			}
+			i += 2
+		}
+		all++
+	}
+	return 2*common >= all
 }
 
 // sniffLength is how much of a text is looked at to find its charset.

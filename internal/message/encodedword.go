@@ -127,10 +127,28 @@ func (d *wordDecoder) word(w encodedWord) {
 		d.pending = appendQ(d.pending, w.text)
 		return
 	}
+	if len(w.text) == 0 {
+		return
+	}
 	d.b64 = append(d.b64, w.text...)
-	if len(d.b64)%4 == 0 || bytes.IndexByte(w.text, '=') >= 0 {
+	if endsGroup(d.b64) {
 		d.flushBase64()
 	}
+}
+
+// endsGroup tells whether base64 text is whole: by its length, by padding, or by bits left over that are zero, which
+// shows that only the padding is missing. Else the last group goes on in the next word.
+func endsGroup(b []byte) bool {
+	last := base64Values[b[len(b)-1]]
+	switch len(b) % 4 {
+	case 0:
+		return true
+	case 1:
+		return last == 64
+	case 2:
+		return last == 64 || last&15 == 0
+	}
+	return last == 64 || last&3 == 0
 }
 
 func (d *wordDecoder) flushBase64() {

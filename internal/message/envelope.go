@@ -2,6 +2,8 @@ package message
 
 import (
 	"strconv"
+
+	"golang.org/x/net/idna"
 )
 
 // maxEnvelopeAddresses bounds each list of an ENVELOPE.
@@ -131,7 +133,7 @@ func appendAddresses(dst []byte, lists [][]byte) []byte {
 				dst = append(dst, ' ')
 				dst = appendIMAPString(dst, a.local)
 				dst = append(dst, ' ')
-				dst = appendIMAPString(dst, a.domain)
+				dst = appendDomain(dst, a.domain)
 				dst = append(dst, ')')
 			}
 			return n < maxEnvelopeAddresses
@@ -149,6 +151,20 @@ func appendAddresses(dst []byte, lists [][]byte) []byte {
 	}
 	return append(dst, ')')
 }
+
+// appendDomain appends a domain, in A-labels when it has others (RFC 5890). A local part that is not ASCII has no such
+// form and goes out as an encoded word, which no client can mistake for an address that exists.
+func appendDomain(dst, v []byte) []byte {
+	if !isASCII(v) && len(v) <= maxDomain {
+		if a, err := idna.Lookup.ToASCII(guessHeader(v, "")); err == nil {
+			v = []byte(a)
+		}
+	}
+	return appendIMAPString(dst, v)
+}
+
+// maxDomain is the longest domain in octets of UTF-8 that is converted.
+const maxDomain = 1000
 
 func appendNString(dst, v []byte, there bool) []byte {
 	if !there {

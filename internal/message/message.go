@@ -12,6 +12,8 @@
 //	text, err := io.ReadAll(p.Section(1).Text(r))
 package message
 
+import "slices"
+
 // Limits bound what Parse keeps and how deep it looks. What lies beyond stays in the message as an opaque part, with
 // a defect on the part where the limit was met.
 type Limits struct {
@@ -119,4 +121,33 @@ func (p *Part) FileName() string {
 		return v
 	}
 	return p.Params.Get("name")
+}
+
+// FileNames are all the names that one reader or another may show for the part: FileName first, then those of the other
+// field, of duplicates, and of the other notation. A filter looks at each.
+func (p *Part) FileNames() []string {
+	var out []string
+	add := func(v string) {
+		if v != "" && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	lists := [2]struct {
+		params Params
+		name   string
+	}{{p.DispositionParams, "filename"}, {p.Params, "name"}}
+	for _, l := range lists {
+		add(l.params.Get(l.name))
+	}
+	for _, l := range lists {
+		for i := range l.params {
+			if l.params[i].Name != l.name {
+				continue
+			}
+			for _, v := range l.params[i].others {
+				add(v)
+			}
+		}
+	}
+	return out
 }

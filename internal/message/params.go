@@ -14,8 +14,9 @@ type Param struct {
 	Name  string // lower case, without the marks of RFC 2231
 	Value string // decoded, UTF-8
 
-	raw      string // unquoted, as it stands in the message
-	extended bool   // it came in the notation of RFC 2231
+	raw      string   // unquoted, as it stands in the message
+	extended bool     // it came in the notation of RFC 2231
+	others   []string // further values of the same name, which other readers may take
 }
 
 // Params are the parameters of a field in their order, each name once.
@@ -359,17 +360,33 @@ func (r *paramReader) addPlain(name string, value []byte) {
 	case len(r.params) >= maxParams && !isKept(name):
 		r.defects |= DefectParamLimit
 		return
-	case r.params.Has(name):
+	}
+	if i := r.index(name); i >= 0 {
 		r.defects |= DefectDuplicateParam
+		r.params[i].addOther(decodeParam(value))
 		return
 	}
-	p := Param{Name: name, raw: intern(value)}
+	r.params = append(r.params, Param{Name: name, Value: decodeParam(value), raw: intern(value)})
+}
+
+func (r *paramReader) index(name string) int {
+	return slices.IndexFunc(r.params, func(q Param) bool { return q.Name == name })
+}
+
+func decodeParam(value []byte) string {
 	if isPlainASCII(value) && !bytes.Contains(value, []byte("=?")) {
-		p.Value = p.raw
-	} else {
-		p.Value = DecodeHeader(value)
+		return intern(value)
 	}
-	r.params = append(r.params, p)
+	return DecodeHeader(value)
+}
+
+// maxOthers bounds the further values that are kept of one parameter.
+const maxOthers = 20
+
+func (p *Param) addOther(v string) {
+	if isKept(p.Name) && v != p.Value && len(p.others) < maxOthers && !slices.Contains(p.others, v) {
+		p.others = append(p.others, v)
+	}
 }
 
 func isPlainASCII(b []byte) bool {
@@ -387,7 +404,11 @@ func (r *paramReader) finish() (Params, Defects) {
 	for _, name := range r.order {
 		p, d := joinSegments(name, r.segments[name])
 		r.defects |= d
-		if i := slices.IndexFunc(r.params, func(q Param) bool { return q.Name == name }); i >= 0 {
+		if i := r.index(name); i >= 0 {
+			plain := r.params[i]
+			for _, v := range append(plain.others, plain.Value) {
+				p.addOther(v)
+			}
 			r.params[i] = p
 		} else {
 			r.params = append(r.params, p)
