@@ -55,6 +55,11 @@ func (c *checker) config(cfg *Config) {
 		c.bad("certificate", "is missing: every listener needs TLS; `waxwing init` makes a self-signed certificate")
 	}
 	c.listeners(cfg)
+	for i, x := range cfg.SMTP.XClient {
+		if _, err := parsePrefix(x); err != nil {
+			c.bad("smtp.xclient."+strconv.Itoa(i), "%q is not an address or network such as \"127.0.0.1/32\"", x)
+		}
+	}
 	for i, r := range cfg.DNS.Resolvers {
 		host, port, err := splitPort(r)
 		if err != nil || port == 0 {
@@ -138,6 +143,9 @@ func (c *checker) transport(t *Transport) {
 	s := t.SmartHost
 	if s == nil {
 		return
+	}
+	if t.Routes["*"] != "" {
+		c.bad("transport.smart_host", "says the same as the route \"*\": keep one of them")
 	}
 	if host, port, err := splitPort(s.Address); err != nil || host == "" || port == 0 {
 		c.bad("transport.smart_host.address", "%q is not host:port", s.Address)

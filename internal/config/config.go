@@ -11,6 +11,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ type Config struct {
 	DataDir      string        `toml:"data_dir" doc:"Directory of the database, the message packs, the spool and the control socket. Relative to this file. Two servers on one directory are refused."`
 	Certificates []Certificate `toml:"certificate" doc:"TLS certificates. The first one serves clients that name no host or an unknown one; the others are chosen by the name that the client asks for (SNI)."`
 	Listeners    []Listener    `toml:"listener" doc:"Sockets that take connections."`
+	SMTP         SMTPServer    `toml:"smtp" doc:"The reception of mail from other servers."`
 	DNS          DNS           `toml:"dns" doc:"Name resolution."`
 	Transport    Transport     `toml:"transport" doc:"How mail leaves this node."`
 	Limits       Limits        `toml:"limits" doc:"Bounds on what peers may use of this node. The size of a message and the number of its recipients are settings."`
@@ -81,6 +83,11 @@ func (l Listener) SocketName() string {
 	return string(l.Protocol) + "-" + string(l.TLS)
 }
 
+// SMTPServer is the reception of mail from other servers.
+type SMTPServer struct {
+	XClient []string `toml:"xclient" doc:"Addresses and networks of proxies and test beds that may name the true client by XCLIENT, e.g. [\"127.0.0.1/32\"]. What they say is believed."`
+}
+
 // DNS is name resolution.
 type DNS struct {
 	Resolvers []string `toml:"resolvers" doc:"Resolvers as address:port, asked in this order. Empty: those of /etc/resolv.conf."`
@@ -92,6 +99,7 @@ type DNS struct {
 type Transport struct {
 	Port           int               `toml:"port" min:"1" max:"65535" doc:"Port of other servers. Anything but 25 is for test beds."`
 	Routes         map[string]string `toml:"routes" doc:"Fixed next hops: domain = \"host:port\". The domain's MX records are then not looked up. \"*\" is every domain without a line of its own."`
+	CAFile         string            `toml:"ca_file" doc:"PEM file of certificate authorities trusted in place of the system's, for test beds and private networks."`
 	SmartHost      *SmartHost        `toml:"smart_host" doc:"A server that takes all outgoing mail in place of direct delivery. Domains in routes keep their own next hop."`
 	Concurrency    int               `toml:"concurrency" min:"1" max:"10000" doc:"Deliveries to other servers under way at one time."`
 	PerDestination int               `toml:"per_destination" min:"1" max:"1000" doc:"Connections to one destination at one time. Fewer are used while it answers slowly or refuses."`
@@ -107,7 +115,6 @@ type SmartHost struct {
 	TLS          TLSMode `toml:"tls" doc:"starttls or implicit."`
 	Username     string  `toml:"username" doc:"User name, empty for none."`
 	PasswordFile string  `toml:"password_file" doc:"File that holds the password, readable by the server alone. Relative to this file."`
-	CAFile       string  `toml:"ca_file" doc:"PEM file of certificate authorities to trust for this host in place of the system's."`
 }
 
 // Limits are bounds on what peers may use.
@@ -213,10 +220,29 @@ func (c *Config) resolvePaths(dir string) {
 		abs(&c.Certificates[i].Cert)
 		abs(&c.Certificates[i].Key)
 	}
+	abs(&c.Transport.CAFile)
 	if s := c.Transport.SmartHost; s != nil {
 		abs(&s.PasswordFile)
-		abs(&s.CAFile)
 	}
+}
+
+// XClients are the networks of SMTP.XClient. Parse has checked them.
+func (c *Config) XClients() []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range c.SMTP.XClient {
+		if p, err := parsePrefix(text); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// parsePrefix reads a network, or an address as a network of one.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
 }
 
 // Loopback tells whether the host of an address is a loopback address.
