@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"waxwing/internal/address"
@@ -83,6 +84,22 @@ type Auth struct {
 	verified *verified
 	throttle *throttle
 	dummy    phc // verified against when there is no account, so that it takes as long
+
+	succeeded, failed, throttled, busy, hashed, remembered atomic.Int64
+}
+
+// Stats counts what happened since the start.
+type Stats struct {
+	Succeeded, Failed, Throttled, Busy int64 // sign-ins by outcome
+	Hashed, Remembered                 int64 // passwords that were hashed, and those known from memory
+}
+
+// Stats gives the counts.
+func (a *Auth) Stats() Stats {
+	return Stats{
+		Succeeded: a.succeeded.Load(), Failed: a.failed.Load(), Throttled: a.throttled.Load(), Busy: a.busy.Load(),
+		Hashed: a.hashed.Load(), Remembered: a.remembered.Load(),
+	}
 }
 
 // New gives an Auth over a directory. The error is that of the source of randomness.
@@ -142,8 +159,9 @@ func (a *Auth) password(ctx context.Context, at Attempt, login string, password 
 		a.log.Error("sign-in could not be checked", "protocol", at.Protocol, "remote", at.Remote.Addr(), "error", err)
 		return nil, fmt.Errorf("%w: %w", ErrTemporary, err)
 	}
-	pass, err := a.throttle.begin(ctx, at.Remote.Addr(), throttled(acct, login))
+	pass, err := a.throttle.begin(ctx, at.Remote.Addr(), pairName(acct, login))
 	if err != nil {
+		a.throttled.Add(1)
 		return nil, err
 	}
 	ok, err := a.verify(ctx, acct, hash, password)
@@ -153,10 +171,12 @@ func (a *Auth) password(ctx context.Context, at Attempt, login string, password 
 	}
 	if !ok || acct.ID == 0 || acct.Suspended {
 		pass.failed()
+		a.failed.Add(1)
 		a.log.Info("sign-in failed", "protocol", at.Protocol, "remote", at.Remote.Addr(), "account", int64(acct.ID))
 		return nil, ErrCredentials
 	}
 	pass.succeeded()
+	a.succeeded.Add(1)
 	return &Identity{Account: acct.ID, Address: acct.Address, Admin: acct.Admin, Mechanism: mechanism}, nil
 }
 
@@ -192,11 +212,13 @@ func (a *Auth) verify(ctx context.Context, acct directory.Account, hash phc, pas
 	defer clear(prepared)
 	mac := a.verified.mac(acct.ID, acct.PasswordVersion, prepared)
 	if acct.ID != 0 && a.verified.has(mac) {
+		a.remembered.Add(1)
 		return true, nil
 	}
 	select {
 	case a.waiting <- struct{}{}:
 	default:
+		a.busy.Add(1)
 		return false, ErrBusy
 	}
 	defer func() { <-a.waiting }()
@@ -205,6 +227,7 @@ func (a *Auth) verify(ctx context.Context, acct directory.Account, hash phc, pas
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+	a.hashed.Add(1)
 	ok := hash.matches(prepared)
 	<-a.hashing
 	if ok && acct.ID != 0 {

@@ -53,8 +53,8 @@ func hashPassword(random io.Reader, password []byte) (string, error) {
 	}
 	prepared := prepare(password)
 	defer clear(prepared)
-	h := phc{time: hashTime, memory: hashMemory, threads: hashThreads, salt: salt}
-	h.key = argon2.IDKey(prepared, salt, h.time, h.memory, h.threads, hashKey)
+	h := phc{time: hashTime, memory: hashMemory, threads: hashThreads, salt: salt, key: make([]byte, hashKey)}
+	h.key = derive(h, prepared)
 	return h.String(), nil
 }
 
@@ -80,8 +80,12 @@ func (h phc) String() string {
 }
 
 func (h phc) matches(prepared []byte) bool {
-	key := argon2.IDKey(prepared, h.salt, h.time, h.memory, h.threads, uint32(len(h.key)))
-	return subtle.ConstantTimeCompare(key, h.key) == 1
+	return subtle.ConstantTimeCompare(derive(h, prepared), h.key) == 1
+}
+
+// derive hashes a password with the parameters of h.
+func derive(h phc, prepared []byte) []byte {
+	return argon2.IDKey(prepared, h.salt, h.time, h.memory, h.threads, uint32(len(h.key)))
 }
 
 var errPHC = errors.New("auth: not an argon2id hash in PHC form")
@@ -129,6 +133,9 @@ func prepare(password []byte) []byte {
 		}
 		return r
 	}, password)
+	if norm.NFC.IsNormal(spaced) {
+		return spaced
+	}
 	defer clear(spaced)
 	return norm.NFC.Bytes(spaced)
 }

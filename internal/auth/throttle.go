@@ -73,8 +73,8 @@ func newThrottle(o ThrottleOptions, clock func() time.Time) *throttle {
 	return &throttle{opts: o, clock: clock, seed: maphash.MakeSeed()}
 }
 
-// throttled names the account of a pair: aliases of one account count together, and unknown names like known ones.
-func throttled(acct directory.Account, login string) string {
+// pairName names the account of a pair: aliases of one account count together, and unknown names like known ones.
+func pairName(acct directory.Account, login string) string {
 	if acct.ID != 0 {
 		return "\x00" + strconv.FormatInt(int64(acct.ID), 10)
 	}

@@ -1,0 +1,167 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode"
+
+	"waxwing/internal/digest"
+	"waxwing/internal/message"
+	"waxwing/internal/smtp"
+	"waxwing/internal/store"
+)
+
+// Commit holds the rules of the content, adds the trace fields, and commits all copies in one transaction. When it
+// returns without an error the message is on stable storage and the server is responsible for it; with a *smtp.Reply
+// nothing of it was kept. It ends the transaction either way.
+func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
+	defer t.Abort()
+	if t.spool == nil || len(t.rcpts) == 0 {
+		return Receipt{}, replyOrder
+	}
+	if t.spool.err != nil {
+		return Receipt{}, t.spool.err
+	}
+	part, err := t.parse()
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := t.check(ctx, part); err != nil {
+		return Receipt{}, err
+	}
+	now := t.in.opts.Clock()
+	id := t.in.opts.IDs()
+	content := t.compose(part, id, now)
+	defer content.free()
+
+	delivery := store.Delivery{
+		Content: content,
+		Summary: digest.Make(part, content, content.Size()),
+		Local:   make([]store.NewEntry, len(t.locals)),
+		Queue:   t.queueMessage(part, content.Size(), id, now),
+	}
+	for i, l := range t.locals {
+		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, InternalDate: now, IgnoreQuota: true}
+	}
+	done, err := t.in.opts.Store.Deliver(ctx, delivery)
+	if err != nil {
+		t.in.log.Error("message could not be stored", "trace", id, "error", err)
+		return Receipt{}, storeReply(err)
+	}
+	t.in.log.Info("message accepted", "trace", id, "from", t.mail.From.String(), "recipients", len(t.rcpts),
+		"local", len(t.locals), "remote", len(t.remotes), "size", content.Size(), "remote_address", t.peer.Remote.Addr())
+	t.notify(ctx, id, now, content, part)
+	return Receipt{TraceID: id, Queue: done.Queue, Local: len(t.locals), Remote: len(t.remotes)}, nil
+}
+
+// parse parses the spooled message, and makes one that was declared binary fit for storing.
+func (t *Transaction) parse() (*message.Part, error) {
+	limits := message.DefaultLimits
+	limits.HeaderBytes = t.in.limits.HeaderBytes
+	part, err := message.Parse(t.spool, t.spool.size, limits)
+	if err != nil {
+		t.in.log.Error("spooled message can't be read", "error", err)
+		return nil, replyStore
+	}
+	binary := t.mail.Body == smtp.BodyBinary
+	if t.spool.seen.clean() && !(binary && t.spool.seen.nul) {
+		if t.spool.seen.longest <= t.in.limits.Line {
+			return part, nil
+		}
+		if !binary {
+			return nil, smtp.Errorf(554, "5.6.0", "a line has more than %d octets", t.in.limits.Line)
+		}
+	}
+	if !binary { // the sessions refuse it already; nothing bare is ever stored or sent on
+		return nil, smtp.Errorf(554, "5.6.0", "bare CR or LF in the message")
+	}
+	text, err := t.reencode(part)
+	if err != nil {
+		return nil, err
+	}
+	t.spool.free()
+	t.spool = text
+	if part, err = message.Parse(t.spool, t.spool.size, limits); err != nil {
+		t.in.log.Error("re-encoded message can't be read", "error", err)
+		return nil, replyStore
+	}
+	return part, nil
+}
+
+// queueMessage makes the row for the remote recipients, nil without any.
+func (t *Transaction) queueMessage(part *message.Part, size int64, id string, now time.Time) *store.QueueMessage {
+	if len(t.remotes) == 0 {
+		return nil
+	}
+	m := &store.QueueMessage{
+		TraceID: id, From: t.mail.From.String(), Body: string(smtp.Body7Bit), UTF8: t.needsUTF8(part), Ret: t.mail.Ret, EnvID: t.mail.EnvID,
+		Size: size, Created: now, Recipients: t.remotes, Description: description(part),
+	}
+	if t.peer.Identity != nil {
+		m.Account = t.peer.Identity.Account
+	}
+	// What the next server must be able to take is what the message is, not what the sender said.
+	if t.spool.seen.eight || m.UTF8 {
+		m.Body = string(smtp.Body8Bit)
+	}
+	for i := range m.Recipients {
+		m.Recipients[i].State = store.QueueWaiting
+		m.Recipients[i].NextAttempt = now
+	}
+	// Whoever forwards back to us is found out by this field. It names an address, so it is left out where others
+	// than that address's own targets would see it.
+	if len(t.forwards) == 1 && !t.direct {
+		m.Prefix = []byte("Delivered-To: " + t.forwards[0].String() + "\r\n")
+	}
+	return m
+}
+
+// needsUTF8 tells whether the message can only go to servers with SMTPUTF8 (RFC 6531, section 3.1). An 8-bit header that
+// came without the parameter is sent as it came.
+func (t *Transaction) needsUTF8(part *message.Part) bool {
+	if !t.mail.From.ASCII() {
+		return true
+	}
+	for i := range t.remotes {
+		if !isASCII([]byte(t.remotes[i].To)) {
+			return true
+		}
+	}
+	if !t.mail.UTF8 {
+		return false
+	}
+	eight := false
+	part.Walk(func(p *message.Part) bool {
+		for i := range p.Header {
+			eight = eight || !isASCII(p.Header[i].Raw)
+		}
+		return !eight
+	})
+	return eight
+}
+
+// description is the subject for those who look at the queue, on one line.
+func description(part *message.Part) string {
+	s := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, part.Header.Text("Subject"))
+	const most = 100
+	n := 0
+	for i := range s {
+		if n++; n > most {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// isReply tells a refusal from a failure.
+func isReply(err error) bool {
+	var r *smtp.Reply
+	return errors.As(err, &r)
+}

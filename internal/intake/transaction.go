@@ -1,0 +1,272 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"waxwing/internal/address"
+	"waxwing/internal/directory"
+	"waxwing/internal/routing"
+	"waxwing/internal/smtp"
+	"waxwing/internal/store"
+)
+
+// Transaction is one message on its way in: MAIL, RCPT, the octets, Commit. It belongs to one goroutine.
+type Transaction struct {
+	in       *Intake
+	peer     Peer
+	internal bool // made by this server: Submit
+	set      directory.Settings
+
+	begun    bool
+	mail     smtp.Mail
+	rcpts    []recipient // as accepted
+	locals   []local
+	accounts map[store.AccountID]bool // in locals, once there are several
+	remotes  []store.QueueRecipient
+	forwards []address.Address // recipients of ours that lead to other servers
+	direct   bool              // some remote recipient was named by the sender
+
+	spool *Spool
+}
+
+// recipient is one RCPT that was accepted.
+type recipient struct {
+	to     address.Address
+	notify smtp.Notify
+	orcpt  string
+	action string // what a notification of success says of it; "" when the queue will say it
+}
+
+// local is one mailbox that gets a copy.
+type local struct {
+	account store.AccountID
+	role    store.Role
+}
+
+// Begin starts a transaction. Abort ends it in any case, Commit too.
+func (in *Intake) Begin(p Peer) *Transaction {
+	return &Transaction{in: in, peer: p, set: in.opts.Directory.Settings()}
+}
+
+// Abort drops the message and all that was held for it. It may be called more than once and after Commit.
+func (t *Transaction) Abort() {
+	if t.spool != nil {
+		t.spool.free()
+		t.spool = nil
+	}
+	t.begun, t.mail = false, smtp.Mail{}
+	t.rcpts, t.locals, t.remotes, t.forwards, t.accounts, t.direct = nil, nil, nil, nil, nil, false
+}
+
+// user tells whether the rules for users of ours apply.
+func (t *Transaction) user() bool { return t.peer.Identity != nil && !t.internal }
+
+// Mail holds the rules for the sender. Refusals: 503 out of order, 530 on submission without signing in, 552 5.3.4 too
+// large, 452 4.3.1 no room, 553 5.7.1 not the user's own address, 451 4.3.0 the directory failed.
+func (t *Transaction) Mail(ctx context.Context, m smtp.Mail) error {
+	switch {
+	case t.begun:
+		return replyOrder
+	case t.peer.Submission && t.peer.Identity == nil && !t.internal: // RFC 6409, section 4.3
+		return smtp.Errorf(530, "5.7.0", "sign in first")
+	case m.Size > t.set.MessageSize: // RFC 1870, section 6.1
+		return smtp.Errorf(552, "5.3.4", "message too large: at most %d octets", t.set.MessageSize)
+	case !t.in.roomFor(m.Size):
+		return replyFull
+	}
+	// A null reverse-path is what notifications have: a user's program may send one, and Commit holds that it is one.
+	if t.user() && !m.From.IsNull() {
+		owns, err := t.in.opts.Directory.Owns(ctx, t.peer.Identity.Account, m.From)
+		if err != nil {
+			return t.directoryFailed(err, m.From)
+		}
+		if !owns { // RFC 6409, section 6.1
+			return smtp.Errorf(553, "5.7.1", "<%s> is not an address of yours to send as", m.From)
+		}
+	}
+	t.begun, t.mail = true, m
+	return nil
+}
+
+func (t *Transaction) directoryFailed(err error, a address.Address) *smtp.Reply {
+	if errors.Is(err, directory.ErrExpansion) {
+		t.in.log.Error("address expands too far", "address", a.String(), "error", err)
+		return replyExpansion
+	}
+	t.in.log.Error("directory failed", "address", a.String(), "error", err)
+	return replyDirectory
+}
+
+// Rcpt holds the rules for one recipient. Refusals: 503 out of order, 452 4.5.3 too many, 550 5.7.1 no relaying, 550
+// 5.1.1 no such mailbox, 550 5.2.1 suspended, 452 4.2.2 over quota, 552 5.2.2 larger than the whole quota, 553 5.6.7 needs
+// SMTPUTF8, 451 4.3.0 the directory or the store failed.
+func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
+	if !t.begun || t.spool != nil {
+		return replyOrder
+	}
+	if len(t.rcpts) >= t.set.Recipients || len(t.locals)+len(t.remotes) >= t.in.limits.Targets {
+		return smtp.Errorf(452, "4.5.3", "too many recipients: send the rest in another message")
+	}
+	route, err := t.in.opts.Routing.Route(ctx, r.To)
+	if err != nil {
+		return t.directoryFailed(err, r.To)
+	}
+	switch route.Status {
+	case directory.OK:
+		err = t.quota(ctx, route)
+	case directory.NotLocal:
+		err = t.mayRelay(&r)
+	case directory.Suspended:
+		err = smtp.Errorf(550, "5.2.1", "<%s>: mailbox disabled", r.To)
+	default:
+		err = unknownMailbox(r.To)
+	}
+	if err != nil {
+		return err
+	}
+	t.accept(r, route)
+	return nil
+}
+
+// unknownMailbox refuses an address of ours that stands for nothing. One that asks for a further hop (user%elsewhere,
+// elsewhere!user, "user@elsewhere") is told what is wrong with it: nothing here ever takes such an address apart.
+func unknownMailbox(to address.Address) *smtp.Reply {
+	if strings.ContainsAny(to.Local, "%!@") {
+		return smtp.Errorf(550, "5.7.1", "<%s>: relaying denied", to)
+	}
+	return smtp.Errorf(550, "5.1.1", "<%s>: no such mailbox here", to)
+}
+
+// mayRelay holds who may send to other servers: users of ours, and this server.
+func (t *Transaction) mayRelay(r *smtp.Rcpt) error {
+	switch {
+	case r.To.Domain == "": // a bare name; <postmaster> only without any account
+		return smtp.Errorf(550, "5.1.1", "<%s>: no such mailbox here", r.To)
+	case t.peer.Identity == nil && !t.internal:
+		return smtp.Errorf(550, "5.7.1", "<%s>: relaying denied", r.To)
+	case r.To.Domain[0] == '[' && !t.in.opts.AddressLiterals:
+		return smtp.Errorf(550, "5.1.2", "<%s>: no mail is sent to address literals", r.To)
+	case !r.To.ASCII() && !t.mail.UTF8:
+		if !t.peer.Submission && !t.internal { // RFC 6531, section 3.4
+			return smtp.Errorf(553, "5.6.7", "<%s>: needs SMTPUTF8", r.To)
+		}
+		t.mail.UTF8 = true // mail programs forget the parameter
+	}
+	return nil
+}
+
+// quota holds that the accounts of a recipient have room for what the sender declared. One full member of a group
+// doesn't keep the others from their mail: groups fill a mailbox up to twice its quota.
+func (t *Transaction) quota(ctx context.Context, route routing.Route) error {
+	share := int64(1)
+	if len(route.Targets) > 1 {
+		share = 2
+	}
+	for _, target := range route.Targets {
+		if target.Account == nil {
+			continue
+		}
+		u, err := t.in.opts.Store.Usage(ctx, target.Account.ID)
+		if err != nil {
+			t.in.log.Error("quota can't be read", "account", int64(target.Account.ID), "error", err)
+			return replyStore
+		}
+		if u.QuotaBytes > 0 && t.mail.Size > u.QuotaBytes*share {
+			return smtp.Errorf(552, "5.2.2", "message larger than the whole mailbox may be")
+		}
+		if u.QuotaBytes > 0 && u.Bytes+max(t.mail.Size, 1) > u.QuotaBytes*share ||
+			u.QuotaMessages > 0 && u.Messages >= u.QuotaMessages*share {
+			return replyQuota
+		}
+	}
+	return nil
+}
+
+// accept adds a recipient and its targets. An account gets one copy however often it is named.
+func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
+	rc := recipient{to: r.To, notify: r.Notify, orcpt: r.ORcpt}
+	notify := r.Notify
+	// A group is where the sender's interest in success ends (RFC 3461, section 5.2.7): the expansion is reported.
+	if len(route.Targets) > 1 {
+		rc.action = "expanded"
+		if notify&smtp.NotifySuccess != 0 {
+			if notify &^= smtp.NotifySuccess; notify == 0 {
+				notify = smtp.NotifyNever
+			}
+		}
+	}
+	leaves := false
+	for _, target := range route.Targets {
+		if target.Account != nil {
+			if rc.action == "" {
+				rc.action = "delivered"
+			}
+			t.addLocal(local{account: target.Account.ID, role: target.Role})
+			continue
+		}
+		leaves = true
+		t.remotes = append(t.remotes, store.QueueRecipient{
+			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
+		})
+	}
+	switch {
+	case leaves && route.Status == directory.OK:
+		t.forwards = append(t.forwards, r.To)
+	case leaves:
+		t.direct = true
+	}
+	t.rcpts = append(t.rcpts, rc)
+}
+
+// originalRecipient is the ORCPT that goes on: what the sender gave, or the address that an alias replaced (RFC 3461,
+// section 5.2.7.1).
+func originalRecipient(r smtp.Rcpt, route routing.Route) string {
+	if r.ORcpt != "" || !route.Expanded {
+		return r.ORcpt
+	}
+	if r.To.ASCII() {
+		return "rfc822;" + r.To.String()
+	}
+	return "utf-8;" + r.To.String()
+}
+
+func (t *Transaction) addLocal(l local) {
+	if len(t.locals) < 8 {
+		for _, have := range t.locals {
+			if have.account == l.account {
+				return
+			}
+		}
+		t.locals = append(t.locals, l)
+		return
+	}
+	if t.accounts == nil {
+		t.accounts = make(map[store.AccountID]bool, 2*len(t.locals))
+		for _, have := range t.locals {
+			t.accounts[have.account] = true
+		}
+	}
+	if !t.accounts[l.account] {
+		t.accounts[l.account] = true
+		t.locals = append(t.locals, l)
+	}
+}
+
+// Spool gives where the octets of the message go, the same one each time. Refusals: 503 out of order, 554 5.5.1 no
+// recipients, 452 4.3.1 no room.
+func (t *Transaction) Spool() (*Spool, error) {
+	switch {
+	case t.spool != nil:
+		return t.spool, nil
+	case !t.begun:
+		return nil, replyOrder
+	case len(t.rcpts) == 0:
+		return nil, smtp.Errorf(554, "5.5.1", "no valid recipients")
+	case !t.in.roomFor(max(t.mail.Size, 1)), t.in.spooled.Load() >= t.in.limits.SpoolBytes:
+		return nil, replyFull
+	}
+	t.spool = newSpool(t.in, t.set.MessageSize)
+	return t.spool, nil
+}
