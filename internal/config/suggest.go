@@ -16,13 +16,7 @@ func unknownKey(key []string) string {
 	name := strings.ToLower(key[len(key)-1])
 	table := tableAt(reflect.TypeFor[Config](), key[:len(key)-1])
 	if table != nil {
-		best, bestDistance := "", 1+(len(name)+1)/3
-		for _, k := range keysOf(table) {
-			if d := distance(name, k); d < bestDistance {
-				best, bestDistance = k, d
-			}
-		}
-		if best != "" {
+		if best := Nearest(name, keysOf(table)); best != "" {
 			return "unknown key; did you mean " + strconv.Quote(best) + "?"
 		}
 	}
@@ -33,6 +27,17 @@ func unknownKey(key []string) string {
 		return "unknown key"
 	}
 	return "unknown key; known here: " + strings.Join(keysOf(table), ", ")
+}
+
+// Nearest is the candidate that a mistyped name was probably meant to be, "" when none is near.
+func Nearest(name string, candidates []string) string {
+	best, bestDistance := "", 1+(len(name)+1)/3
+	for _, k := range candidates {
+		if d := distance(name, k); d < bestDistance {
+			best, bestDistance = k, d
+		}
+	}
+	return best
 }
 
 // tableAt is the struct that a dotted key leads to, nil when it leads nowhere. Indexes are passed over.
