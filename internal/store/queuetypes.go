@@ -18,10 +18,11 @@ type QueueMessage struct {
 	UTF8        bool      // SMTPUTF8
 	Ret         string    // DSN RET
 	EnvID       string    // DSN ENVID
+	Blob        int64     // where the octets are, for OpenBlobID; set by the store
 	Prefix      []byte    // header fields set before the stored bytes when it is sent (signatures), CRLF-ended
 	Size        int64
 	Created     time.Time
-	Expires     time.Time
+	Expires     time.Time // Created and five days when zero
 	Recipients  []QueueRecipient
 	Description string // Subject for `queue list`, shortened; may be empty by policy
 }
@@ -36,6 +37,16 @@ const (
 	QueueDamaged QueueState = "damaged" // set aside: the row or its blob can't be read
 )
 
+// QueueOutcome is what finally became of a recipient whose row remains only because its sender has not been told yet.
+type QueueOutcome string
+
+const (
+	QueueOpen    QueueOutcome = ""        // not decided
+	QueueRelayed QueueOutcome = "relayed" // taken by a server that sends no delivery status notifications itself
+	QueueFailed  QueueOutcome = "failed"  // refused for good
+	QueueExpired QueueOutcome = "expired" // given up after the last attempt failed
+)
+
 // QueueRecipient is one recipient of a queued message.
 type QueueRecipient struct {
 	ID           RecipientID
@@ -47,8 +58,11 @@ type QueueRecipient struct {
 	Attempts     int
 	NextAttempt  time.Time
 	LeaseUntil   time.Time
+	Outcome      QueueOutcome
+	LastStatus   string // enhanced status code of the last failure, "" when none
 	LastError    string // what the remote server said last, word for word, bounded
 	LastHost     string
 	DelayWarned  bool
 	FirstAttempt time.Time
+	LastAttempt  time.Time
 }

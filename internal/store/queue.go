@@ -1,0 +1,361 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// queueLifetime is how long a message that says nothing itself is tried (RFC 5321, section 4.5.4.1: 4 to 5 days).
+const queueLifetime = 5 * 24 * time.Hour
+
+// maxQueueText bounds what is kept of a remote server's words.
+const maxQueueText = 2000
+
+// enqueue writes the rows of a message whose blob already stands and whose reference to it the caller counted.
+func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
+	if len(m.Recipients) == 0 {
+		return 0, errors.New("store: enqueue: no recipients")
+	}
+	created := m.Created
+	if created.IsZero() {
+		created = tx.Now()
+	}
+	expires := m.Expires
+	if expires.IsZero() {
+		expires = created.Add(queueLifetime)
+	}
+	var id QueueID
+	err := tx.QueryRow(`INSERT INTO queue_message
+		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`,
+		m.Account, m.TraceID, m.From, m.Body, boolInt(m.UTF8), m.Ret, m.EnvID, m.Prefix, m.Size,
+		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID).Scan(&id)
+	if err != nil {
+		return 0, fmt.Errorf("store: enqueue message: %w", err)
+	}
+	due := make(map[string]int64, 1)
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if r.Domain == "" || r.To == "" {
+			return 0, fmt.Errorf("store: enqueue: recipient %q without a destination", r.To)
+		}
+		next := created
+		if !r.NextAttempt.IsZero() {
+			next = r.NextAttempt
+		}
+		state := QueueWaiting
+		if r.State == QueueHeld {
+			state = QueueHeld
+		} else if d, ok := due[r.Domain]; !ok || next.UnixMilli() < d {
+			due[r.Domain] = next.UnixMilli()
+		}
+		if _, err := tx.Exec(`INSERT INTO queue_recipient (message_id, rcpt, domain, notify, orcpt, state, next_attempt)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+			id, r.To, r.Domain, r.Notify, r.ORcpt, string(state), next.UnixMilli()); err != nil {
+			return 0, fmt.Errorf("store: enqueue recipient: %w", err)
+		}
+	}
+	for domain, at := range due {
+		if err := hasten(tx, domain, at); err != nil {
+			return 0, err
+		}
+	}
+	tx.NotifyQueue()
+	return id, nil
+}
+
+// hasten makes a destination due at a time if it would be later, but no earlier than its rest ends.
+func hasten(tx *Tx, domain string, at int64) error {
+	_, err := tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
+		ON CONFLICT (domain) DO UPDATE SET due = CASE
+			WHEN excluded.due >= queue_destination.due THEN queue_destination.due
+			WHEN excluded.due > queue_destination.not_before THEN excluded.due
+			WHEN queue_destination.not_before < queue_destination.due THEN queue_destination.not_before
+			ELSE queue_destination.due END`, domain, at)
+	if err != nil {
+		return fmt.Errorf("store: schedule %s: %w", domain, err)
+	}
+	return nil
+}
+
+// reschedule makes a destination due when its next waiting recipient is, but not before floor, so that destinations
+// with much to do take turns. Without waiting recipients it is forgotten.
+func reschedule(tx *Tx, domain string, floor int64) error {
+	var next sql.NullInt64
+	if err := tx.QueryRow(`SELECT min(next_attempt) FROM queue_recipient WHERE domain = $1 AND state = 'waiting'`, domain).Scan(&next); err != nil {
+		return fmt.Errorf("store: schedule %s: %w", domain, err)
+	}
+	var err error
+	if !next.Valid {
+		_, err = tx.Exec(`DELETE FROM queue_destination WHERE domain = $1`, domain)
+	} else {
+		_, err = tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
+			ON CONFLICT (domain) DO UPDATE SET due = CASE
+				WHEN excluded.due > queue_destination.not_before THEN excluded.due
+				ELSE queue_destination.not_before END`, domain, max(next.Int64, floor))
+	}
+	if err != nil {
+		return fmt.Errorf("store: schedule %s: %w", domain, err)
+	}
+	return nil
+}
+
+// QueueRest lets a destination that does not answer rest: nothing for it is taken before until.
+func (s *Store) QueueRest(ctx context.Context, domain string, until time.Time) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`UPDATE queue_destination SET not_before = $2,
+			due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1`, domain, until.UnixMilli())
+		if err != nil {
+			return fmt.Errorf("store: rest %s: %w", domain, err)
+		}
+		return nil
+	})
+}
+
+// QueueResult is what became of one leased recipient.
+type QueueResult struct {
+	Message  QueueID
+	ID       RecipientID
+	Domain   string
+	Attempts int // as the lease was given: an attempt that lost its lease to another one changes nothing
+
+	Done        bool         // delivered or reported: the row goes, and with the last one the message
+	Unattempted bool         // given back: it does not count as an attempt
+	Outcome     QueueOutcome // decided, to be reported at NextAttempt
+	NextAttempt time.Time
+	LastError   string
+	LastStatus  string
+	LastHost    string
+	DelayWarned bool
+}
+
+// QueueFinish ends leases in one transaction. It returns how many had been lost: those rows are as others made them.
+func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueResult) (lost int, err error) {
+	err = s.Write(ctx, func(tx *Tx) error {
+		lost = 0
+		emptied := map[QueueID]bool{}
+		domains := map[string]bool{}
+		for i := range results {
+			r := &results[i]
+			n, err := finishOne(tx, now, r)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				lost++
+			}
+			if r.Done {
+				emptied[r.Message] = true
+			} else {
+				domains[r.Domain] = true
+			}
+		}
+		for domain := range domains {
+			if err := reschedule(tx, domain, 0); err != nil {
+				return err
+			}
+		}
+		for id := range emptied {
+			if err := releaseQueued(tx, id); err != nil {
+				return err
+			}
+		}
+		if len(domains) > 0 {
+			tx.NotifyQueue()
+		}
+		return nil
+	})
+	return lost, err
+}
+
+func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
+	var res sql.Result
+	var err error
+	switch {
+	case r.Done: // held in the meantime or not: what is delivered must not be sent again
+		res, err = tx.Exec(`DELETE FROM queue_recipient WHERE id = $1 AND attempts = $2`, r.ID, r.Attempts)
+	case r.Unattempted:
+		res, err = tx.Exec(`UPDATE queue_recipient SET state = 'waiting', attempts = attempts - 1, next_attempt = $3,
+			lease_until = 0, lease_owner = '' WHERE id = $1 AND attempts = $2 AND state = 'leased'`,
+			r.ID, r.Attempts, r.NextAttempt.UnixMilli())
+	default:
+		res, err = tx.Exec(`UPDATE queue_recipient SET
+			state = CASE WHEN state = 'leased' THEN 'waiting' ELSE state END,
+			next_attempt = $3, lease_until = 0, lease_owner = '', outcome = $4,
+			last_error = $5, last_status = $6, last_host = $7, last_attempt = $8,
+			first_attempt = CASE WHEN first_attempt = 0 THEN $8 ELSE first_attempt END, delay_warned = $9
+			WHERE id = $1 AND attempts = $2 AND state <> 'waiting'`,
+			r.ID, r.Attempts, r.NextAttempt.UnixMilli(), string(r.Outcome), bound(r.LastError), r.LastStatus,
+			bound(r.LastHost), now.UnixMilli(), boolInt(r.DelayWarned))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("store: finish recipient %d: %w", r.ID, err)
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("store: finish recipient %d: %w", r.ID, err)
+	}
+	return n, nil
+}
+
+// releaseQueued removes a message without recipients and gives its blob back.
+func releaseQueued(tx *Tx, id QueueID) error {
+	var left int
+	if err := tx.QueryRow(`SELECT count(*) FROM (SELECT 1 FROM queue_recipient WHERE message_id = $1 LIMIT 1) AS x`, id).Scan(&left); err != nil {
+		return fmt.Errorf("store: release queued message %d: %w", id, err)
+	}
+	if left > 0 {
+		return nil
+	}
+	var blob int64
+	err := tx.QueryRow(`DELETE FROM queue_message WHERE id = $1 RETURNING blob_id`, id).Scan(&blob)
+	if errors.Is(err, sql.ErrNoRows) { // the row was damaged or is gone already
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("store: release queued message %d: %w", id, err)
+	}
+	return tx.ReleaseBlob(blob)
+}
+
+// QueueExtend prolongs leases while an attempt goes on.
+func (s *Store) QueueExtend(ctx context.Context, owner string, ids []RecipientID, until time.Time) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		for _, id := range ids {
+			if _, err := tx.Exec(`UPDATE queue_recipient SET lease_until = $3 WHERE id = $1 AND lease_owner = $2 AND state = 'leased'`,
+				id, owner, until.UnixMilli()); err != nil {
+				return fmt.Errorf("store: extend lease of recipient %d: %w", id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// QueueReclaim makes all recipients that an owner has leased wait again, due now: it is called when the owner starts,
+// for what it had leased before it ended.
+func (s *Store) QueueReclaim(ctx context.Context, owner string, now time.Time) (int, error) {
+	n := 0
+	err := s.Write(ctx, func(tx *Tx) error {
+		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_owner = $1`, owner)
+		if err != nil {
+			return fmt.Errorf("store: reclaim leases: %w", err)
+		}
+		n, err = requeue(tx, rows, now)
+		return err
+	})
+	return n, err
+}
+
+// requeue makes the recipients (id, domain) of rows wait, due now.
+func requeue(tx *Tx, rows *sql.Rows, now time.Time) (int, error) {
+	ids, domains, err := scanIDs(rows)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		if _, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', next_attempt = $2, lease_until = 0, lease_owner = ''
+			WHERE id = $1`, id, now.UnixMilli()); err != nil {
+			return 0, fmt.Errorf("store: requeue recipient %d: %w", id, err)
+		}
+	}
+	for domain := range domains {
+		if err := hasten(tx, domain, now.UnixMilli()); err != nil {
+			return 0, err
+		}
+	}
+	return len(ids), nil
+}
+
+func scanIDs(rows *sql.Rows) ([]RecipientID, map[string]bool, error) {
+	defer rows.Close()
+	var ids []RecipientID
+	domains := map[string]bool{}
+	for rows.Next() {
+		var id RecipientID
+		var domain string
+		if err := rows.Scan(&id, &domain); err != nil {
+			return nil, nil, fmt.Errorf("store: read queue: %w", err)
+		}
+		ids = append(ids, id)
+		domains[domain] = true
+	}
+	return ids, domains, rows.Err()
+}
+
+// QueueSetAside marks recipients as damaged, with the reason: they wait for an administrator and the rest flows.
+func (s *Store) QueueSetAside(ctx context.Context, ids []RecipientID, reason string) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		for _, id := range ids {
+			if err := setAside(tx, id, reason); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func setAside(tx *Tx, id RecipientID, reason string) error {
+	_, err := tx.Exec(`UPDATE queue_recipient SET state = 'damaged', lease_until = 0, lease_owner = '', last_error = $2 WHERE id = $1`, id, bound(reason))
+	if err != nil {
+		return fmt.Errorf("store: set recipient %d aside: %w", id, err)
+	}
+	return nil
+}
+
+// QueueClock tells when the scheduler last looked at the clock (zero: never) and notes that it does so now.
+func (s *Store) QueueClock(ctx context.Context, now time.Time) (last time.Time, err error) {
+	err = s.Write(ctx, func(tx *Tx) error {
+		last = time.Time{}
+		var seen int64
+		switch err := tx.QueryRow(`SELECT seen FROM queue_clock WHERE id = 1`).Scan(&seen); {
+		case err == nil:
+			last = time.UnixMilli(seen)
+		case !errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("store: queue clock: %w", err)
+		}
+		if _, err := tx.Exec(`INSERT INTO queue_clock (id, seen) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, now.UnixMilli()); err != nil {
+			return fmt.Errorf("store: queue clock: %w", err)
+		}
+		return nil
+	})
+	return last, err
+}
+
+// QueueRebase repairs the schedule after the clock was set back: whatever would be due after limit is due at limit.
+func (s *Store) QueueRebase(ctx context.Context, limit time.Time) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		for _, query := range []string{
+			`UPDATE queue_recipient SET next_attempt = $1 WHERE state = 'waiting' AND next_attempt > $1`,
+			`UPDATE queue_recipient SET lease_until = $1 WHERE state = 'leased' AND lease_until > $1`,
+			`UPDATE queue_destination SET not_before = $1 WHERE not_before > $1`,
+			`UPDATE queue_destination SET due = $1 WHERE due > $1`,
+		} {
+			if _, err := tx.Exec(query, limit.UnixMilli()); err != nil {
+				return fmt.Errorf("store: rebase queue: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// bound cuts a text that others wrote to what a row may hold.
+func bound(s string) string {
+	if len(s) <= maxQueueText {
+		return s
+	}
+	cut := maxQueueText
+	for cut > 0 && s[cut]&0xC0 == 0x80 { // not inside a UTF-8 sequence
+		cut--
+	}
+	return s[:cut]
+}

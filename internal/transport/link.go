@@ -1,0 +1,260 @@
+package transport
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"waxwing/internal/smtp"
+)
+
+// Link is a way to one destination that keeps its connection between messages. It belongs to one goroutine at a time;
+// Close it.
+type Link struct {
+	t           *Transport
+	destination string
+	s           *session
+	used        time.Time
+}
+
+// Link makes a way to a destination: a domain in A-labels, or an address literal. It connects when it must.
+func (t *Transport) Link(destination string) *Link {
+	return &Link{t: t, destination: destination}
+}
+
+// Open tells whether the link holds a connection that can be used for another message.
+func (l *Link) Open() bool { return l.s != nil && !l.s.dead }
+
+// Retarget lets the link be used for another destination with the same next hop.
+func (l *Link) Retarget(destination string) bool {
+	if l.t.NextHop(destination) != l.t.NextHop(l.destination) {
+		return false
+	}
+	l.destination = destination
+	return true
+}
+
+// Used is when the link was last used.
+func (l *Link) Used() time.Time { return l.used }
+
+// Close ends the connection politely, and at once when ctx has ended.
+func (l *Link) Close() {
+	if l.s != nil {
+		l.s.quit()
+		l.s = nil
+	}
+}
+
+// Deliver tries to deliver m to all its recipients and returns a result for each, in their order. It goes through the
+// servers of the destination until one of them has decided about every recipient; what a server said about a recipient
+// at RCPT or after the data is final for this attempt.
+func (l *Link) Deliver(ctx context.Context, m *Message) []Result {
+	d, f := newDelivery(m)
+	defer d.release()
+	defer func() { l.used = l.t.opts.Clock() }()
+	if f != nil {
+		d.all(f)
+		return d.results
+	}
+	if l.s != nil {
+		l.run(ctx, d) // the server may have closed an idle connection: what that leaves pending goes to a fresh one
+		if d.pending == 0 {
+			return d.results
+		}
+		d.forget()
+	}
+	l.walk(ctx, d)
+	d.finish()
+	return d.results
+}
+
+// walk goes through hosts and addresses. Addresses that lately took no connection come after all others.
+func (l *Link) walk(ctx context.Context, d *delivery) {
+	hosts, f := l.t.hosts(ctx, l.destination)
+	if f != nil {
+		d.note(f, host{}, netip.AddrPort{}, TLSInfo{})
+		return
+	}
+	type place struct {
+		h    host
+		addr netip.AddrPort
+	}
+	var later []place
+	tried := 0
+	try := func(p place) (done bool) {
+		tried++
+		s, f := l.t.connect(ctx, p.h, p.addr)
+		if f != nil {
+			if p.h.smart != nil && f.permanent { // a smart host that won't talk to us is no fault of the message
+				f.permanent, f.enhanced.Class = false, 4
+			}
+			d.note(f, p.h, p.addr, TLSInfo{})
+			return ctx.Err() != nil
+		}
+		l.s = s
+		l.run(ctx, d)
+		return d.pending == 0 || ctx.Err() != nil
+	}
+	for _, h := range hosts {
+		addrs, f := l.t.addresses(ctx, h)
+		if f != nil {
+			d.note(f, h, netip.AddrPort{}, TLSInfo{})
+			continue
+		}
+		for _, a := range addrs {
+			if tried+len(later) >= maxAddresses {
+				break
+			}
+			p := place{h, a}
+			if l.t.down.is(a, l.t.opts.Clock()) {
+				later = append(later, p)
+			} else if try(p) {
+				return
+			}
+		}
+	}
+	for _, p := range later {
+		if try(p) {
+			return
+		}
+	}
+}
+
+// run sends d over the session that is open, in as many transactions as it takes.
+func (l *Link) run(ctx context.Context, d *delivery) {
+	s := l.s
+	stop := s.bind(ctx)
+	for d.pending > 0 && !s.dead {
+		if f := s.transact(d); f != nil {
+			d.note(f, s.host, s.addr, s.tls)
+			if !s.dead && f.stage == "MAIL" { // this server won't have the message now; another may
+				s.quit()
+			}
+			break
+		}
+		if s.spent() {
+			break
+		}
+	}
+	stop()
+	if s.dead {
+		s.abandon()
+		l.s = nil
+	} else if s.spent() {
+		s.quit()
+		l.s = nil
+	}
+}
+
+// spent tells that a session has carried as many messages as it may.
+func (s *session) spent() bool {
+	most := s.t.opts.MaxReuse
+	if s.ext.mailMax > 0 {
+		most = min(most, s.ext.mailMax)
+	}
+	return s.sent >= most
+}
+
+// delivery is the state of one call of Deliver.
+type delivery struct {
+	m       *Message
+	content *content
+	results []Result
+	pending int
+	last    []Result // why nothing was decided yet: the last failure of a host
+	soft    bool     // some failure was temporary
+}
+
+func newDelivery(m *Message) (*delivery, *failure) {
+	d := &delivery{m: m, results: make([]Result, len(m.Recipients)), pending: len(m.Recipients)}
+	c, f := openContent(m)
+	d.content = c
+	return d, f
+}
+
+func (d *delivery) release() {
+	if d.content != nil {
+		d.content.release()
+	}
+}
+
+// decide sets the result of one recipient.
+func (d *delivery) decide(i int, r Result) {
+	if d.results[i].Status == Pending {
+		d.pending--
+	}
+	d.results[i] = r
+}
+
+// all decides all pending recipients by one failure.
+func (d *delivery) all(f *failure) {
+	for i := range d.results {
+		if d.results[i].Status == Pending {
+			d.decide(i, f.result(host{}, netip.AddrPort{}, TLSInfo{}))
+		}
+	}
+}
+
+// note remembers a failure that left recipients undecided.
+func (d *delivery) note(f *failure, h host, addr netip.AddrPort, info TLSInfo) {
+	if f.permanent && d.soft { // the reason for hope is the one to report
+		return
+	}
+	d.soft = d.soft || !f.permanent
+	d.last = append(d.last[:0], f.result(h, addr, info))
+}
+
+// forget drops what a reused connection's end left behind.
+func (d *delivery) forget() { d.last, d.soft = nil, false }
+
+// finish decides what no server decided. It is final only when all of them refused for good.
+func (d *delivery) finish() {
+	r := temporarily("resolve", 4, 4, "no server of the destination could be tried").result(host{}, netip.AddrPort{}, TLSInfo{})
+	if len(d.last) > 0 {
+		r = d.last[0]
+	}
+	for i := range d.results {
+		if d.results[i].Status == Pending {
+			d.decide(i, r)
+		}
+	}
+}
+
+// result turns a failure into the result of a recipient.
+func (f *failure) result(h host, addr netip.AddrPort, info TLSInfo) Result {
+	r := Result{
+		Status: Deferred, Enhanced: f.enhanced, Message: f.message, Stage: f.stage, Host: h.name, IP: addr, TLS: info,
+		Unreachable: f.unreachable, Err: f.local,
+	}
+	if f.permanent {
+		r.Status = Failed
+	}
+	if f.reply != nil {
+		r.Code, r.Reply = f.reply.code, f.reply.raw
+	}
+	return r
+}
+
+// resultOf turns a reply about one recipient into its result.
+func (s *session) resultOf(stage string, rep *reply) Result {
+	r := Result{
+		Code: rep.code, Reply: rep.raw, Message: rep.raw, Enhanced: rep.enhanced, Stage: stage,
+		Host: s.host.name, IP: s.addr, TLS: s.tls,
+	}
+	switch rep.class() {
+	case 2:
+		r.Status = Delivered
+		r.Notifies = s.ext.dsn
+	case 5:
+		r.Status = Failed
+	default:
+		r.Status = Deferred
+	}
+	if r.Enhanced == (smtp.Enhanced{}) {
+		r.Enhanced.Class = max(2, rep.class())
+		if rep.class() == 3 {
+			r.Enhanced.Class = 4
+		}
+	}
+	return r
+}

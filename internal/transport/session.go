@@ -1,0 +1,392 @@
+package transport
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"waxwing/internal/wire"
+)
+
+// session is one SMTP connection, ready for MAIL.
+type session struct {
+	t    *Transport
+	conn *wire.Conn
+	host host
+	addr netip.AddrPort
+	ext  extensions
+	tls  TLSInfo
+	sent int  // transactions begun
+	dead bool // nothing more can be said on it
+}
+
+// connect opens a session with one address of a host. Where TLS is opportunistic and fails, it starts again without
+// (RFC 7435, section 3): plaintext is what would have been used anyway.
+func (t *Transport) connect(ctx context.Context, h host, addr netip.AddrPort) (*session, *failure) {
+	optional := h.smart == nil || h.smart.TLS == TLSOpportunistic
+	if optional && t.bareNow(h.name) {
+		return t.open(ctx, h, addr, TLSInfo{Problem: "the last handshake failed"}, false)
+	}
+	s, f := t.open(ctx, h, addr, TLSInfo{}, true)
+	if f != nil && f.stage == "STARTTLS" && optional && ctx.Err() == nil {
+		t.opts.Logger.Info("transport: TLS failed, going on without", "host", h.name, "address", addr, "error", f.message)
+		t.setBare(h.name)
+		return t.open(ctx, h, addr, TLSInfo{Problem: f.message}, false)
+	}
+	return s, f
+}
+
+// open connects and goes through greeting, EHLO, STARTTLS and AUTH.
+func (t *Transport) open(ctx context.Context, h host, addr netip.AddrPort, info TLSInfo, useTLS bool) (*session, *failure) {
+	dctx, cancel := context.WithTimeout(ctx, t.opts.Timeouts.Connect)
+	nc, err := t.opts.Dial(dctx, "tcp", addr.String())
+	cancel()
+	if err != nil {
+		if ctx.Err() == nil {
+			t.down.mark(addr, t.opts.Clock().Add(downTime))
+		}
+		f := temporarily("connect", 4, 1, "no connection to %s: %v", h.describe(addr), netError(err))
+		f.unreachable = true
+		return nil, f
+	}
+	t.down.clear(addr)
+	s := &session{t: t, host: h, addr: addr, tls: info, conn: wire.New(nc, wire.Limits{Line: maxReplyLine, LineTime: t.opts.Timeouts.Command})}
+	stop := s.bind(ctx)
+	defer stop()
+	if f := s.begin(ctx, useTLS); f != nil {
+		s.abandon()
+		return nil, f
+	}
+	return s, nil
+}
+
+func (h host) describe(addr netip.AddrPort) string {
+	if addr.Port() == 25 {
+		return h.name + " [" + addr.Addr().String() + "]"
+	}
+	return h.name + " [" + addr.Addr().String() + "]:" + strconv.Itoa(int(addr.Port()))
+}
+
+// netError leaves out what the message says already.
+func netError(err error) error {
+	var oe *net.OpError
+	if errors.As(err, &oe) && oe.Err != nil {
+		return oe.Err
+	}
+	return err
+}
+
+// bind cuts the connection when ctx ends, until stop is called.
+func (s *session) bind(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { _ = s.conn.Abort() })
+}
+
+// limit sets how long the next answer may take.
+func (s *session) limit(d time.Duration) {
+	lim := s.conn.Limits()
+	lim.Idle, lim.Read, lim.Write = d, d, s.t.opts.Timeouts.DataBlock
+	lim.Handshake = s.t.opts.Timeouts.TLS
+	s.conn.SetLimits(lim)
+}
+
+func (s *session) begin(ctx context.Context, useTLS bool) *failure {
+	to := &s.t.opts.Timeouts
+	smart := s.host.smart
+	if smart != nil && smart.TLS == TLSImplicit {
+		s.limit(to.Greeting)
+		if f := s.handshake(ctx); f != nil {
+			return f
+		}
+	}
+	s.limit(to.Greeting)
+	greeting, err := readReply(s.conn)
+	if err != nil {
+		return s.broken("greeting", err)
+	}
+	if greeting.class() != 2 {
+		return s.refused("greeting", greeting)
+	}
+	if f := s.hello(); f != nil {
+		return f
+	}
+	required := smart != nil && smart.TLS != TLSOpportunistic && smart.TLS != TLSImplicit
+	switch {
+	case s.tls.Used:
+	case !useTLS:
+	case s.ext.starttls:
+		if f := s.startTLS(ctx, required); f != nil {
+			return f
+		}
+	case required:
+		return temporarily("STARTTLS", 7, 4, "%s does not offer TLS, which is required for it", s.host.name)
+	default:
+		s.tls.Problem = "not offered"
+	}
+	if smart != nil && smart.Username != "" {
+		return s.authenticate(smart)
+	}
+	return nil
+}
+
+// hello says EHLO, or HELO to a server that does not know it (RFC 5321, section 3.2).
+func (s *session) hello() *failure {
+	name := s.t.opts.Hostname
+	r, f := s.command("EHLO", s.t.opts.Timeouts.Command, "EHLO "+name)
+	if f != nil {
+		return f
+	}
+	switch r.class() {
+	case 2:
+		s.ext = parseEHLO(r.lines)
+		return nil
+	case 5:
+		if r.code == 521 || r.code == 554 { // RFC 7504: no mail here at all
+			return s.refused("EHLO", r)
+		}
+	default:
+		return s.refused("EHLO", r)
+	}
+	s.ext = extensions{}
+	if r, f = s.command("HELO", s.t.opts.Timeouts.Command, "HELO "+name); f != nil {
+		return f
+	}
+	if r.class() != 2 {
+		return s.refused("HELO", r)
+	}
+	return nil
+}
+
+// startTLS asks for TLS and says EHLO again: what was offered before may have come from anyone (RFC 3207, section 4.2).
+func (s *session) startTLS(ctx context.Context, required bool) *failure {
+	r, f := s.command("STARTTLS", s.t.opts.Timeouts.Command, "STARTTLS")
+	if f != nil {
+		return f
+	}
+	if r.code != 220 {
+		if required {
+			return s.refused("STARTTLS", r)
+		}
+		s.tls.Problem = "refused: " + r.raw
+		return nil
+	}
+	if f := s.handshake(ctx); f != nil {
+		return f
+	}
+	return s.hello()
+}
+
+// handshake does the client's side of TLS and records what came of it. The certificate decides only where TLS is
+// required: elsewhere plaintext would be the alternative, so any certificate is better than none.
+func (s *session) handshake(ctx context.Context) *failure {
+	required := s.host.smart != nil && s.host.smart.TLS != TLSOpportunistic
+	cfg := &tls.Config{
+		ServerName:         strings.Trim(s.host.name, "[]"),
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // VerifyConnection below does it, and keeps the result
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			err := s.verify(cs)
+			s.record(cs, err)
+			if required {
+				return err
+			}
+			return nil
+		},
+	}
+	if required { // elsewhere the suites are Go's own: an old one is better than none
+		cfg.CipherSuites = []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		}
+	}
+	err := s.conn.ClientTLS(ctx, cfg)
+	switch {
+	case err == nil:
+		s.tls.Used = true
+		return nil
+	case errors.Is(err, wire.ErrInjected):
+		f := temporarily("inject", 7, 5, "%s sent octets in plaintext behind its consent to TLS", s.host.name)
+		return f // no fallback: somebody tampers with the connection
+	}
+	s.tls = TLSInfo{}
+	f := temporarily("STARTTLS", 7, 5, "TLS handshake with %s failed: %v", s.host.name, err)
+	f.unreachable = required
+	return f
+}
+
+func (s *session) verify(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("no certificate")
+	}
+	o := x509.VerifyOptions{
+		Roots:         s.t.opts.RootCAs,
+		DNSName:       strings.Trim(s.host.name, "[]"),
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   s.t.opts.Clock(),
+	}
+	if ip, ok := literal(s.host.name); ok {
+		o.DNSName = ip.String()
+	}
+	for _, c := range cs.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := cs.PeerCertificates[0].Verify(o)
+	return err
+}
+
+func (s *session) record(cs tls.ConnectionState, err error) {
+	s.tls = TLSInfo{Version: cs.Version, Cipher: cs.CipherSuite, Verified: err == nil}
+	if err != nil {
+		s.tls.Problem = err.Error()
+	}
+	if len(cs.PeerCertificates) > 0 {
+		c := cs.PeerCertificates[0]
+		sum := sha256.Sum256(c.Raw)
+		s.tls.Subject, s.tls.Issuer = printable([]byte(c.Subject.String())), printable([]byte(c.Issuer.String()))
+		s.tls.Names = c.DNSNames[:min(len(c.DNSNames), 20)]
+		s.tls.Fingerprint, s.tls.NotAfter = hex.EncodeToString(sum[:]), c.NotAfter
+	}
+}
+
+// authenticate signs in by PLAIN (RFC 4616) or LOGIN, on a connection whose certificate was verified: New and handshake
+// see to that, and it is checked once more, since the password hangs on it.
+func (s *session) authenticate(smart *SmartHost) *failure {
+	if !s.tls.Used || !s.tls.Verified {
+		return temporarily("AUTH", 7, 11, "no password is sent to %s without verified TLS", s.host.name)
+	}
+	offered := func(name string) bool {
+		for _, m := range s.ext.auth {
+			if m == name {
+				return true
+			}
+		}
+		return false
+	}
+	b64 := base64.StdEncoding.EncodeToString
+	var steps []string
+	switch {
+	case offered("PLAIN"):
+		steps = []string{"AUTH PLAIN " + b64([]byte("\x00"+smart.Username+"\x00"+string(smart.Password)))}
+	case offered("LOGIN"):
+		steps = []string{"AUTH LOGIN", b64([]byte(smart.Username)), b64(smart.Password)}
+	default:
+		return temporarily("AUTH", 7, 4, "%s offers no mechanism that can be used: %s", s.host.name, strings.Join(s.ext.auth, " "))
+	}
+	for i, step := range steps {
+		r, f := s.command("AUTH", s.t.opts.Timeouts.Command, step)
+		if f != nil {
+			return f
+		}
+		last := i == len(steps)-1
+		if last && r.code == 235 {
+			return nil
+		}
+		if last || r.code != 334 {
+			// Whatever the code: a wrong password in the configuration is no reason to bounce mail.
+			f := s.refused("AUTH", r)
+			f.permanent = false
+			f.enhanced.Class = 4
+			f.unreachable = true
+			return f
+		}
+	}
+	return nil
+}
+
+// command sends one line and reads the reply to it.
+func (s *session) command(stage string, timeout time.Duration, line string) (*reply, *failure) {
+	if err := s.writeLine(line); err != nil {
+		return nil, s.broken(stage, err)
+	}
+	s.limit(timeout)
+	r, err := readReply(s.conn)
+	if err != nil {
+		return nil, s.broken(stage, err)
+	}
+	return r, nil
+}
+
+// writeLine buffers a command. A control character in it would be someone's attempt to smuggle a second one.
+func (s *session) writeLine(line string) error {
+	for i := range len(line) {
+		if line[i] < 0x20 || line[i] == 0x7f {
+			return errControl
+		}
+	}
+	s.limit(s.t.opts.Timeouts.Command)
+	if _, err := s.conn.WriteString(line); err != nil {
+		return err
+	}
+	_, err := s.conn.WriteString("\r\n")
+	return err
+}
+
+var errControl = errors.New("a control character in a command")
+
+// broken turns an error of the connection into a failure; the session is over.
+func (s *session) broken(stage string, err error) *failure {
+	s.dead = true
+	var f *failure
+	switch {
+	case errors.Is(err, errReply):
+		f = temporarily(stage, 5, 0, "%s: %v", s.host.describe(s.addr), err)
+	case errors.Is(err, errControl):
+		f = permanently(stage, 1, 3, "%v", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		f = temporarily(stage, 4, 2, "%s closed the connection at %s", s.host.describe(s.addr), stage)
+	case wire.Timeout(err):
+		f = temporarily(stage, 4, 2, "%s did not answer in time at %s", s.host.describe(s.addr), stage)
+	default:
+		f = temporarily(stage, 4, 2, "the connection with %s broke at %s: %v", s.host.describe(s.addr), stage, netError(err))
+	}
+	f.unreachable = stage == "greeting" || stage == "EHLO" || stage == "HELO"
+	return f
+}
+
+// refused turns a negative reply into a failure of the whole session or transaction.
+func (s *session) refused(stage string, r *reply) *failure {
+	f := &failure{stage: stage, reply: r, message: r.raw, enhanced: r.enhanced, permanent: r.class() == 5}
+	if f.enhanced.Class == 0 || f.enhanced.Class == 2 {
+		f.enhanced.Class = 4
+		if f.permanent {
+			f.enhanced.Class = 5
+		}
+	}
+	if r.class() != 4 && r.class() != 5 { // 2xx or 3xx where none belongs
+		f.message = "unexpected reply: " + r.raw
+		s.dead = true
+	}
+	if r.code == 421 || r.code == 521 {
+		s.dead = true
+		f.unreachable = r.code == 421
+	}
+	if stage == "greeting" || stage == "EHLO" || stage == "HELO" {
+		f.unreachable = true
+	}
+	return f
+}
+
+// abandon cuts the connection.
+func (s *session) abandon() {
+	s.dead = true
+	_ = s.conn.Close() // nothing is lost by an error here
+}
+
+// quit says goodbye, waits shortly for the answer (RFC 5321, section 4.1.1.10), and closes.
+func (s *session) quit() {
+	if !s.dead && s.writeLine("QUIT") == nil {
+		s.limit(s.t.opts.Timeouts.Quit)
+		_, _ = readReply(s.conn) // whatever it is, the session is over
+	}
+	s.abandon()
+}
