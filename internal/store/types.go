@@ -52,6 +52,7 @@ var (
 	ErrClosed    = errors.New("store: closed")
 	ErrName      = errors.New("store: mailbox name not allowed")
 	ErrLimit     = errors.New("store: a limit of the account is reached") // mailboxes, keywords
+	ErrChildren  = errors.New("store: mailbox has children")
 )
 
 // Mailbox is one mailbox of an account with its counts, which the transaction that changes entries keeps.

@@ -1,0 +1,399 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"waxwing/internal/store/blob"
+)
+
+// BlobStore keeps the octets of messages; Packs makes one from a pack store. Its methods mean what those of blob.Store mean.
+type BlobStore interface {
+	Put(ctx context.Context, shard uint32, c blob.Content, sum blob.ID) (blob.Ref, error)
+	Settle(ref blob.Ref, kept bool)
+	Delete(ref blob.Ref)
+	ReadInto(ref blob.Ref, buf []byte) ([]byte, error)
+	Open(ref blob.Ref) (Blob, error)
+	Recover(ctx context.Context, known map[blob.Segment]blob.Known, fn func(blob.Ref, blob.ID) (bool, error)) (blob.Recovered, error)
+	Compact(ctx context.Context, ix blob.Index) (blob.Compacted, error)
+	Writable(size int64) error
+	Close() error
+}
+
+// Packs makes a BlobStore from packs on disk.
+func Packs(s *blob.Store) BlobStore { return packs{s} }
+
+type packs struct{ *blob.Store }
+
+func (p packs) Open(ref blob.Ref) (Blob, error) { return p.Store.Open(ref) }
+
+// settled is a content on its way into the rows: hashed, and put into the blob store unless a row with the same content is
+// there already.
+type settled struct {
+	content Content
+	sum     blob.ID
+	shard   uint32
+
+	put  bool     // ref is a record of our own, which must be settled
+	ref  blob.Ref // where put
+	heal blob.Ref // the record of the same content that is damaged; the zero Ref when there is none
+	kept bool     // the row names ref, as far as the last run of the transaction knows
+}
+
+// errNoContent says that the row that a content was to share has gone meanwhile.
+var errNoContent = errors.New("store: content is gone")
+
+// hashKey is the part of a hash that is indexed.
+func hashKey(sum blob.ID) int64 { return int64(binary.BigEndian.Uint64(sum[:8])) }
+
+// settle hashes a content and puts it on stable storage, unless it is there.
+func (s *Store) settle(ctx context.Context, shard uint32, c Content) (*settled, error) {
+	size := c.Size()
+	if size < 0 || size > math.MaxUint32 {
+		return nil, fmt.Errorf("content of %d octets: %w", size, ErrLimit)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(c, 0, size)); err != nil {
+		return nil, fmt.Errorf("read content: %w", err)
+	}
+	t := &settled{content: c, shard: shard}
+	h.Sum(t.sum[:0])
+	ref, found, err := s.findContent(ctx, t.sum)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		// A second copy is only spared when the first one can be read.
+		err := s.checkContent(ref)
+		if err == nil {
+			return t, nil
+		}
+		s.log.Error("store: a stored content is damaged and is written anew", "record", ref.String(), "err", err)
+		t.heal = ref
+	}
+	return t, s.putContent(ctx, t)
+}
+
+func (s *Store) putContent(ctx context.Context, t *settled) error {
+	ref, err := s.blobs.Put(ctx, t.shard, t.content, t.sum)
+	if err != nil {
+		return blobError(err)
+	}
+	t.put, t.ref = true, ref
+	return nil
+}
+
+// findContent looks for a committed row with this content.
+func (s *Store) findContent(ctx context.Context, sum blob.ID) (blob.Ref, bool, error) {
+	var ref blob.Ref
+	err := s.reads.queryRow(context.WithoutCancel(ctx), `SELECT segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`,
+		hashKey(sum), sum[:]).Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ref, false, nil
+	}
+	if err != nil {
+		return ref, false, fmt.Errorf("look for content: %w", err)
+	}
+	return ref, true, nil
+}
+
+// checkContent reads a record to its end.
+func (s *Store) checkContent(ref blob.Ref) error {
+	b, err := s.blobs.Open(ref)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.NewSectionReader(b, 0, b.Size()))
+	return errors.Join(err, b.Close())
+}
+
+// withContents runs fn in a transaction in which each content has a row. When the row that one was to share has gone since
+// it was looked for, the content is put and the transaction runs again.
+func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *Tx) error) error {
+	var err error
+	for range 3 {
+		for _, t := range list {
+			t.kept = false
+		}
+		err = s.Write(ctx, fn)
+		if !errors.Is(err, errNoContent) {
+			break
+		}
+		for _, t := range list {
+			if t.put {
+				continue
+			}
+			if err := s.putContent(ctx, t); err != nil {
+				s.settleAll(list, err)
+				return err
+			}
+		}
+	}
+	s.settleAll(list, err)
+	return err
+}
+
+// settleAll tells the blob store what became of the contents.
+func (s *Store) settleAll(list []*settled, err error) {
+	if faultOf(err) == FaultFailed {
+		// A commit whose sync failed may show up after a restart: then its rows must find their contents. Nothing is written
+		// until then, and recovery counts again.
+		return
+	}
+	for _, t := range list {
+		if t.put {
+			s.blobs.Settle(t.ref, err == nil && t.kept)
+		}
+	}
+}
+
+// blobRow gives the content a row with refs references more and returns its id.
+func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
+	var id int64
+	var at blob.Ref
+	t.kept = false
+	err := tx.QueryRow(`SELECT blob_id, segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`, hashKey(t.sum), t.sum[:]).
+		Scan(&id, &at.Segment, &at.Offset, &at.StoredLen, &at.Len)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		if !t.put {
+			return 0, errNoContent
+		}
+		return tx.insertBlob(t, refs)
+	case err != nil:
+		return 0, fmt.Errorf("look for content: %w", err)
+	}
+	if t.put && at == t.heal {
+		return id, tx.healBlob(t, id, refs)
+	}
+	if err := tx.exec(`UPDATE blob SET refs = refs + $2 WHERE blob_id = $1`, id, refs); err != nil {
+		return 0, fmt.Errorf("share content: %w", err)
+	}
+	return id, nil
+}
+
+func (tx *Tx) insertBlob(t *settled, refs int64) (int64, error) {
+	id := tx.s.ids.blob.take()
+	err := tx.exec(`INSERT INTO blob (blob_id, hash, hash_key, segment, place, stored, length, refs) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		id, t.sum[:], hashKey(t.sum), t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
+	if err != nil {
+		return 0, fmt.Errorf("content: %w", err)
+	}
+	tx.segmentLives(t.ref, 1)
+	t.kept = true
+	return id, nil
+}
+
+// healBlob lets a row name a sound record in place of a damaged one.
+func (tx *Tx) healBlob(t *settled, id, refs int64) error {
+	err := tx.exec(`UPDATE blob SET segment = $2, place = $3, stored = $4, length = $5, refs = refs + $6 WHERE blob_id = $1`,
+		id, t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
+	if err != nil {
+		return fmt.Errorf("content: %w", err)
+	}
+	tx.segmentLives(t.ref, 1)
+	tx.segmentLives(t.heal, -1)
+	tx.freed = append(tx.freed, t.heal)
+	t.kept = true
+	return nil
+}
+
+// segmentDelta is what a transaction changes of a segment.
+type segmentDelta struct {
+	live, tail int64
+}
+
+// segmentLives counts a record in, or out.
+func (tx *Tx) segmentLives(ref blob.Ref, n int64) {
+	if tx.segments == nil {
+		tx.segments = make(map[blob.Segment]*segmentDelta)
+	}
+	d := tx.segments[ref.Segment]
+	if d == nil {
+		d = &segmentDelta{}
+		tx.segments[ref.Segment] = d
+	}
+	d.live += n * ref.StoredLen
+	if n > 0 {
+		d.tail = max(d.tail, ref.End())
+	}
+}
+
+func (tx *Tx) flushSegments() error {
+	for g, d := range tx.segments {
+		err := tx.exec(`INSERT INTO segment (segment, tail, live) VALUES ($1, $2, $3) ON CONFLICT (segment) DO UPDATE SET
+			tail = CASE WHEN excluded.tail > segment.tail THEN excluded.tail ELSE segment.tail END, live = segment.live + excluded.live`,
+			g, d.tail, d.live)
+		if err != nil {
+			return fmt.Errorf("store: segment %s: %w", g, err)
+		}
+	}
+	return nil
+}
+
+// AcquireBlob adds a reference to a content; ReleaseBlob takes one away.
+func (tx *Tx) AcquireBlob(blobID int64) error {
+	res, err := tx.Exec(`UPDATE blob SET refs = refs + 1 WHERE blob_id = $1`, blobID)
+	if err != nil {
+		return fmt.Errorf("store: content %d: %w", blobID, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return fmt.Errorf("store: content %d: %w", blobID, errors.Join(ErrNotFound, err))
+	}
+	return nil
+}
+
+// ReleaseBlob takes a reference away from a content. With the last one its row goes, and after the commit its octets count
+// as dead.
+func (tx *Tx) ReleaseBlob(blobID int64) error {
+	return tx.releaseBlobs([]int64{blobID})
+}
+
+// releaseBlobs takes references away, one for each time that an id stands in the list.
+func (tx *Tx) releaseBlobs(ids []int64) error {
+	once, again := splitRepeats(ids)
+	d := tx.s.db.Dialect
+	if err := tx.exec(`UPDATE blob SET refs = refs - 1 WHERE `+d.In("blob_id", "$1"), d.Numbers(once)); err != nil {
+		return fmt.Errorf("store: release contents: %w", err)
+	}
+	for _, id := range again {
+		if err := tx.exec(`UPDATE blob SET refs = refs - 1 WHERE blob_id = $1`, id); err != nil {
+			return fmt.Errorf("store: release content %d: %w", id, err)
+		}
+	}
+	rows, err := tx.Query(`DELETE FROM blob WHERE `+d.In("blob_id", "$1")+` AND refs <= 0 RETURNING segment, place, stored, length`, d.Numbers(once))
+	if err != nil {
+		return fmt.Errorf("store: release contents: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ref blob.Ref
+		if err := rows.Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len); err != nil {
+			return fmt.Errorf("store: release contents: %w", err)
+		}
+		tx.segmentLives(ref, -1)
+		tx.freed = append(tx.freed, ref)
+	}
+	return tx.failed(rows.Err())
+}
+
+// splitRepeats returns each number once, and those that stood there more often as often as they did beyond that.
+func splitRepeats(ids []int64) (once, again []int64) {
+	seen := make(map[int64]struct{}, len(ids))
+	once = make([]int64, 0, len(ids))
+	for _, id := range ids {
+		if _, ok := seen[id]; ok {
+			again = append(again, id)
+			continue
+		}
+		seen[id] = struct{}{}
+		once = append(once, id)
+	}
+	return once, again
+}
+
+// share counts one entry more for each message in the list.
+func (w *work) share(tx *Tx, ids []int64) error {
+	once, again := splitRepeats(ids)
+	d := tx.s.db.Dialect
+	const conflict = ` ON CONFLICT (account_id, message_id) DO UPDATE SET entries = shared_message.entries + 1`
+	err := tx.exec(`INSERT INTO shared_message (account_id, message_id, entries) SELECT $1, v, 2 FROM `+d.Table("t", "$2")+` WHERE true`+conflict,
+		w.id, d.Numbers(once))
+	if err != nil {
+		return fmt.Errorf("share messages: %w", err)
+	}
+	for _, id := range again {
+		if err := tx.exec(`INSERT INTO shared_message (account_id, message_id, entries) VALUES ($1, $2, 2)`+conflict, w.id, id); err != nil {
+			return fmt.Errorf("share message %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// releaseMessages counts one entry less for each message in the list. Messages without entries go, with their hold on
+// the contents.
+func (tx *Tx) releaseMessages(acct AccountID, ids []MessageID) error {
+	counts := make(map[MessageID]int64, len(ids))
+	for _, id := range ids {
+		counts[id]++
+	}
+	if err := tx.unshare(acct, counts); err != nil {
+		return fmt.Errorf("release messages: %w", err)
+	}
+	dead := make([]int64, 0, len(counts))
+	for id := range counts {
+		dead = append(dead, int64(id))
+	}
+	if len(dead) == 0 {
+		return nil
+	}
+	d := tx.s.db.Dialect
+	blobs, err := tx.numbers(`DELETE FROM message WHERE account_id = $1 AND `+d.In("message_id", "$2")+` RETURNING blob_id`, acct, d.Numbers(dead))
+	if err != nil {
+		return fmt.Errorf("release messages: %w", err)
+	}
+	if len(blobs) == 0 {
+		return nil
+	}
+	return tx.releaseBlobs(blobs)
+}
+
+// unshare takes the counted entries from messages with several, and leaves in counts the messages that have none any more.
+func (tx *Tx) unshare(acct AccountID, counts map[MessageID]int64) error {
+	ids := make([]int64, 0, len(counts))
+	for id := range counts {
+		ids = append(ids, int64(id))
+	}
+	d := tx.s.db.Dialect
+	pairs, err := tx.numbers(`SELECT message_id, entries FROM shared_message WHERE account_id = $1 AND `+d.In("message_id", "$2"), acct, d.Numbers(ids))
+	if err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		id := MessageID(pairs[i])
+		left := pairs[i+1] - counts[id]
+		query, args := `DELETE FROM shared_message WHERE account_id = $1 AND message_id = $2`, []any{acct, id}
+		if left > 1 {
+			query, args = `UPDATE shared_message SET entries = $3 WHERE account_id = $1 AND message_id = $2`, append(args, left)
+		}
+		if err := tx.exec(query, args...); err != nil {
+			return err
+		}
+		if left > 0 {
+			delete(counts, id)
+		}
+	}
+	return nil
+}
+
+// numbers runs a query whose columns are numbers and returns them, row by row.
+func (tx *Tx) numbers(query string, args ...any) ([]int64, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var out []int64
+	dest := make([]any, len(columns))
+	row := make([]int64, len(columns))
+	for i := range row {
+		dest[i] = &row[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return nil, err
+		}
+		out = append(out, row...)
+	}
+	return out, tx.failed(rows.Err())
+}

@@ -1,0 +1,45 @@
+package store
+
+import (
+	"database/sql"
+	"errors"
+)
+
+// Database is an opened SQL back-end with its schema up to date. Store.Close closes it.
+type Database struct {
+	Writer  *sql.DB // one connection, which the store's writer goroutine keeps
+	Reader  *sql.DB // a bounded pool, which sees committed rows only
+	Dialect Dialect
+}
+
+// Close closes both ends.
+func (db *Database) Close() error {
+	return errors.Join(db.Reader.Close(), db.Writer.Close())
+}
+
+// Dialect is what differs between SQL back-ends beyond their schema. All queries use $n placeholders and run on all.
+type Dialect interface {
+	// Begin is the statement that opens a transaction that will write.
+	Begin() string
+	// In gives a condition that holds when column is one of the numbers in the parameter, e.g. In("uid", "$3").
+	In(column, param string) string
+	// Table gives a FROM item named alias with one row for each number in the parameter, in their order, as column v.
+	Table(alias, param string) string
+	// Numbers makes the parameter of In and Table.
+	Numbers(n []int64) any
+	// Fault says what kind of failure the driver's error is.
+	Fault(err error) Fault
+}
+
+// Fault is the kind of a database failure.
+type Fault uint8
+
+const (
+	FaultOther    Fault = iota
+	FaultUnique         // a unique key is taken
+	FaultBusy           // passing: locked, interrupted, connection lost
+	FaultFull           // no space
+	FaultReadOnly       // writing was refused or failed; it may work later
+	FaultFailed         // a sync failed: what is on disk is unknown until the database is opened anew
+	FaultCorrupt        // damaged pages or a damaged row
+)

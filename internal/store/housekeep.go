@@ -1,0 +1,204 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"waxwing/internal/store/blob"
+)
+
+// reapStep is how many entries of a deleted mailbox one transaction removes.
+const reapStep = 2000
+
+// Housekeep removes what is left of deleted mailboxes and accounts, and gives back the space of dead contents. Call it from
+// time to time; it may be stopped at any point and goes on with the next call.
+func (s *Store) Housekeep(ctx context.Context) error {
+	dead, err := s.deadMailboxes(ctx)
+	if err != nil {
+		return fmt.Errorf("store: housekeeping: %w", err)
+	}
+	for _, d := range dead {
+		if err := s.reap(ctx, d.acct, d.box); err != nil {
+			return fmt.Errorf("store: housekeeping: %w", err)
+		}
+	}
+	done, err := s.blobs.Compact(ctx, compaction{s})
+	if done.Segments > 0 || len(done.Damaged) > 0 {
+		s.log.Info("store: contents compacted", "segments", done.Segments, "moved", done.Moved, "freed", done.Freed, "damaged", len(done.Damaged))
+	}
+	if err != nil {
+		return fmt.Errorf("store: housekeeping: %w", blobError(err))
+	}
+	return s.Write(ctx, func(tx *Tx) error {
+		// A large content has a segment of its own, which goes with it. Packs stay known until they are compacted; then they
+		// live no more, and their number never comes back.
+		return tx.exec(`DELETE FROM segment WHERE live <= 0 AND segment >= $1`, int64(largeSegments))
+	})
+}
+
+// largeSegments is where the numbers of segments with one large content begin.
+const largeSegments blob.Segment = 1 << 31
+
+type deadMailbox struct {
+	acct AccountID
+	box  MailboxID
+}
+
+func (s *Store) deadMailboxes(ctx context.Context) ([]deadMailbox, error) {
+	rows, err := s.reads.query(ctx, `SELECT account_id, mailbox_id FROM dead_mailbox`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []deadMailbox
+	for rows.Next() {
+		var d deadMailbox
+		if err := rows.Scan(&d.acct, &d.box); err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, s.db.dbError(rows.Err())
+}
+
+// reap removes the entries of a deleted mailbox, a transaction for each step.
+func (s *Store) reap(ctx context.Context, acct AccountID, box MailboxID) error {
+	for {
+		more := false
+		err := s.Write(ctx, func(tx *Tx) (err error) {
+			more, err = tx.reap(acct, box)
+			return err
+		})
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
+	pairs, err := tx.numbers(`SELECT uid, message_id FROM entry WHERE account_id = $1 AND mailbox_id = $2 ORDER BY uid LIMIT $3`, acct, box, reapStep)
+	if err != nil {
+		return false, err
+	}
+	w, err := tx.account(acct)
+	gone := errors.Is(err, ErrNotFound)
+	if err != nil && !gone {
+		return false, err
+	}
+	if len(pairs) == 0 {
+		return false, tx.reaped(acct, box, gone)
+	}
+	uids := make([]UID, 0, len(pairs)/2)
+	ids := make([]MessageID, 0, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		uids, ids = append(uids, UID(pairs[i])), append(ids, MessageID(pairs[i+1]))
+	}
+	last := uids[len(uids)-1]
+	if !gone {
+		err := tx.exec(`INSERT INTO tombstone (account_id, mailbox_id, modseq, uid, message_id)
+			SELECT account_id, mailbox_id, $3, uid, message_id FROM entry WHERE account_id = $1 AND mailbox_id = $2 AND uid <= $4`,
+			acct, box, w.tick(tx), last)
+		if err != nil {
+			return false, err
+		}
+	}
+	if err := tx.exec(`DELETE FROM entry WHERE account_id = $1 AND mailbox_id = $2 AND uid <= $3`, acct, box, last); err != nil {
+		return false, err
+	}
+	return true, tx.releaseMessages(acct, ids)
+}
+
+// reaped ends the removal of a mailbox, and with the last one of a deleted account what else is left of it.
+func (tx *Tx) reaped(acct AccountID, box MailboxID, gone bool) error {
+	queries := []string{`DELETE FROM dead_mailbox WHERE account_id = $1 AND mailbox_id = $2`}
+	if gone {
+		queries = append(queries, `DELETE FROM tombstone WHERE account_id = $1 AND mailbox_id = $2`,
+			`DELETE FROM thread_ref WHERE account_id = $1 AND NOT EXISTS (SELECT 1 FROM dead_mailbox WHERE account_id = $1 AND mailbox_id <> $2)`)
+	}
+	for _, q := range queries {
+		if err := tx.exec(q, acct, box); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compaction is the blob.Index of the store: the rows.
+type compaction struct{ s *Store }
+
+// Rows implements blob.Index.
+func (c compaction) Rows(ctx context.Context, g blob.Segment, from int64, limit int) ([]blob.Located, error) {
+	rows, err := c.s.reads.query(ctx, `SELECT hash, place, stored, length FROM blob WHERE segment = $1 AND place >= $2 ORDER BY place LIMIT $3`,
+		int64(g), from, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []blob.Located
+	for rows.Next() {
+		l := blob.Located{Ref: blob.Ref{Segment: g}}
+		var hash []byte
+		if err := rows.Scan(&hash, &l.Ref.Offset, &l.Ref.StoredLen, &l.Ref.Len); err != nil {
+			return nil, err
+		}
+		copy(l.ID[:], hash)
+		out = append(out, l)
+	}
+	return out, c.s.db.dbError(rows.Err())
+}
+
+// Move implements blob.Index.
+func (c compaction) Move(ctx context.Context, moves []blob.Move, moved []bool) error {
+	return c.s.Write(ctx, func(tx *Tx) error {
+		for i, m := range moves {
+			res, err := tx.Exec(`UPDATE blob SET segment = $4, place = $5, stored = $6, length = $7 WHERE hash_key = $1 AND segment = $2 AND place = $3`,
+				hashKey(m.ID), int64(m.From.Segment), m.From.Offset, int64(m.To.Segment), m.To.Offset, m.To.StoredLen, m.To.Len)
+			if err != nil {
+				return err
+			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if moved[i] = n > 0; moved[i] {
+				tx.segmentLives(m.From, -1)
+				tx.segmentLives(m.To, 1)
+			}
+		}
+		return nil
+	})
+}
+
+// recoverBlobs makes the blob store ready, and tells it what the rows know of each segment.
+func (s *Store) recoverBlobs(ctx context.Context) error {
+	known := make(map[blob.Segment]blob.Known)
+	rows, err := s.reads.query(ctx, `SELECT segment, tail, live FROM segment`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var g blob.Segment
+		var k blob.Known
+		if err := rows.Scan(&g, &k.End, &k.Live); err != nil {
+			return err
+		}
+		if g >= largeSegments && k.Live <= 0 {
+			continue // its file went with the row
+		}
+		known[g] = k
+	}
+	if err := rows.Err(); err != nil {
+		return s.db.dbError(err)
+	}
+	// What no row names was never answered for: it is dead space.
+	r, err := s.blobs.Recover(ctx, known, nil)
+	if err != nil {
+		return blobError(err)
+	}
+	if r.Found > 0 || r.Torn > 0 || len(r.Missing) > 0 || len(r.Damaged) > 0 {
+		s.log.Info("store: contents recovered", "scanned", r.Scanned, "unnamed", r.Found, "torn", r.Torn, "missing", len(r.Missing), "damaged", len(r.Damaged))
+	}
+	return nil
+}

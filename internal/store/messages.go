@@ -1,0 +1,308 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"waxwing/internal/store/blob"
+)
+
+// summaryBatch is how many summaries one query reads.
+const summaryBatch = 256
+
+// Summaries calls fn for the messages in the order of ids. A message that is gone is left out. So is one whose summary is
+// damaged: the others are still read, and the error at the end is ErrCorrupt. Envelope and BodyStructure are valid during
+// the call only. An error of fn ends it and is returned as it is.
+func (s *Store) Summaries(ctx context.Context, acct AccountID, ids []MessageID, fn func(MessageID, *Summary) error) error {
+	var damaged error
+	for len(ids) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(summaryBatch, len(ids))
+		bad, err := s.summaries(ctx, acct, ids[:n], fn)
+		if err != nil {
+			return err
+		}
+		damaged = errors.Join(damaged, bad)
+		ids = ids[n:]
+	}
+	return damaged
+}
+
+// summaries reads one batch.
+func (s *Store) summaries(ctx context.Context, acct AccountID, ids []MessageID, fn func(MessageID, *Summary) error) (damaged, err error) {
+	list := make([]int64, len(ids))
+	for i, id := range ids {
+		list[i] = int64(id)
+	}
+	d := s.db.Dialect
+	// The context is looked at between batches: one here would cost a goroutine for each query.
+	rows, err := s.reads.query(context.WithoutCancel(ctx), `SELECT m.message_id, m.summary FROM `+d.Table("t", "$2")+
+		`, message AS m WHERE m.message_id = t.v AND m.account_id = $1`, acct, d.Numbers(list))
+	if err != nil {
+		return nil, fmt.Errorf("store: summaries of account %d: %w", acct, err)
+	}
+	defer rows.Close()
+	// The rows come in the order of the list, as long as the planner does the obvious. What comes early waits.
+	early := make(map[MessageID][]byte)
+	next := 0
+	emit := func(id MessageID, b []byte) error {
+		var m Summary
+		if err := decodeSummary(b, &m); err != nil {
+			s.log.Error("store: damaged summary", "account", acct, "message", id, "err", err)
+			damaged = errors.Join(damaged, fmt.Errorf("store: message %d of account %d: %w", id, acct, err))
+			return nil
+		}
+		return fn(id, &m)
+	}
+	for rows.Next() {
+		var id MessageID
+		var b sql.RawBytes
+		if err := rows.Scan(&id, &b); err != nil {
+			return damaged, fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+		}
+		if next < len(ids) && ids[next] == id {
+			next++
+			if err := emit(id, b); err != nil {
+				return damaged, err
+			}
+			continue
+		}
+		early[id] = append([]byte(nil), b...)
+	}
+	if err := rows.Err(); err != nil {
+		return damaged, fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+	}
+	for ; next < len(ids); next++ {
+		if b, ok := early[ids[next]]; ok {
+			if err := emit(ids[next], b); err != nil {
+				return damaged, err
+			}
+		}
+	}
+	return damaged, nil
+}
+
+// OpenBlob opens the octets of a message; Close it.
+func (s *Store) OpenBlob(ctx context.Context, acct AccountID, id MessageID) (Blob, error) {
+	var b Blob
+	err := s.atRef(ctx, acct, id, func(ref blob.Ref) (err error) {
+		b, err = s.blobs.Open(ref)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store: open message %d of account %d: %w", id, acct, err)
+	}
+	return checkedBlob{b}, nil
+}
+
+// checkedBlob gives errors of reading their place among the errors of this package.
+type checkedBlob struct{ Blob }
+
+func (b checkedBlob) ReadAt(p []byte, off int64) (int, error) {
+	n, err := b.Blob.ReadAt(p, off)
+	return n, blobError(err)
+}
+
+// ReadBlob reads the octets of a whole message, into buf's memory when it suffices. What buf held is lost.
+func (s *Store) ReadBlob(ctx context.Context, acct AccountID, id MessageID, buf []byte) ([]byte, error) {
+	out := buf
+	err := s.atRef(ctx, acct, id, func(ref blob.Ref) (err error) {
+		out, err = s.blobs.ReadInto(ref, buf)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("store: read message %d of account %d: %w", id, acct, err)
+	}
+	return out, nil
+}
+
+// atRef calls fn with the place of a message's octets. Compaction may move them between the look and the touch: then the
+// place is looked up again.
+func (s *Store) atRef(ctx context.Context, acct AccountID, id MessageID, fn func(ref blob.Ref) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ref, cached := s.refs.get(acct, id)
+	for range 3 {
+		if !cached {
+			var err error
+			if ref, err = s.findMessage(ctx, acct, id); err != nil {
+				return err
+			}
+			s.refs.put(acct, id, ref)
+		}
+		err := fn(ref)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, blob.ErrGone) {
+			return blobError(err)
+		}
+		s.refs.drop(id)
+		cached = false
+	}
+	return fmt.Errorf("%w: %s is gone", ErrCorrupt, ref)
+}
+
+func (s *Store) findMessage(ctx context.Context, acct AccountID, id MessageID) (blob.Ref, error) {
+	var ref blob.Ref
+	err := s.reads.queryRow(context.WithoutCancel(ctx), `SELECT b.segment, b.place, b.stored, b.length
+		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND m.message_id = $2`, acct, id).
+		Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ref, ErrNotFound
+	}
+	return ref, err
+}
+
+// PrefetchBlobs looks up at once where many messages are, for a caller who is about to read them one after the other. It is
+// a hint: an error shows where the message is read.
+func (s *Store) PrefetchBlobs(ctx context.Context, acct AccountID, ids []MessageID) {
+	for len(ids) > 0 && ctx.Err() == nil {
+		n := min(summaryBatch, len(ids))
+		if err := s.prefetch(ctx, acct, ids[:n]); err != nil {
+			s.log.Debug("store: prefetch", "account", acct, "err", err)
+			return
+		}
+		ids = ids[n:]
+	}
+}
+
+func (s *Store) prefetch(ctx context.Context, acct AccountID, ids []MessageID) error {
+	list := make([]int64, 0, len(ids))
+	for _, id := range ids {
+		if _, ok := s.refs.get(acct, id); !ok {
+			list = append(list, int64(id))
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	d := s.db.Dialect
+	rows, err := s.reads.query(context.WithoutCancel(ctx), `SELECT m.message_id, b.segment, b.place, b.stored, b.length
+		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND `+d.In("m.message_id", "$2"), acct, d.Numbers(list))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id MessageID
+		var ref blob.Ref
+		if err := rows.Scan(&id, &ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len); err != nil {
+			return err
+		}
+		s.refs.put(acct, id, ref)
+	}
+	return rows.Err()
+}
+
+// OpenBlobID opens a content by its own id, which rows of the queue hold.
+func (s *Store) OpenBlobID(ctx context.Context, blobID int64) (Blob, error) {
+	for range 3 {
+		var ref blob.Ref
+		err := s.reads.queryRow(ctx, `SELECT segment, place, stored, length FROM blob WHERE blob_id = $1`, blobID).
+			Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("store: open content %d: %w", blobID, err)
+		}
+		b, err := s.blobs.Open(ref)
+		if errors.Is(err, blob.ErrGone) {
+			continue // moved between the look and the touch
+		}
+		if err != nil {
+			return nil, fmt.Errorf("store: open content %d: %w", blobID, blobError(err))
+		}
+		return checkedBlob{b}, nil
+	}
+	return nil, fmt.Errorf("store: open content %d: %w", blobID, ErrCorrupt)
+}
+
+// GUID names a message for ever, in a form that POP3's UIDL (RFC 1939, section 7) and EMAILID (RFC 8474, section 4) take.
+// Copies of a message in several mailboxes have the same.
+func (s *Store) GUID(acct AccountID, id MessageID) string {
+	b := make([]byte, 0, 28)
+	b = append(b, 'M')
+	b = strconv.AppendInt(b, int64(acct), 36)
+	b = append(b, '-')
+	return string(strconv.AppendInt(b, int64(id), 36))
+}
+
+// UIDLs returns the POP3 unique ids that messages of the account brought from another server. Those without one have their
+// GUID.
+func (s *Store) UIDLs(ctx context.Context, acct AccountID) (map[MessageID]string, error) {
+	rows, err := s.reads.query(ctx, `SELECT message_id, uidl FROM message WHERE account_id = $1 AND uidl IS NOT NULL`, acct)
+	if err != nil {
+		return nil, fmt.Errorf("store: unique ids of account %d: %w", acct, err)
+	}
+	defer rows.Close()
+	out := make(map[MessageID]string)
+	for rows.Next() {
+		var id MessageID
+		var uidl string
+		if err := rows.Scan(&id, &uidl); err != nil {
+			return nil, fmt.Errorf("store: unique ids of account %d: %w", acct, s.db.dbError(err))
+		}
+		out[id] = uidl
+	}
+	return out, s.db.dbError(rows.Err())
+}
+
+// refs remembers where messages are. It holds two generations of entries: when the new one is full it becomes the old one,
+// and what is asked for again moves over.
+type refs struct {
+	max int
+
+	mu       sync.Mutex
+	new, old map[MessageID]refEntry
+}
+
+type refEntry struct {
+	acct AccountID
+	ref  blob.Ref
+}
+
+func newRefs(max int) *refs {
+	return &refs{max: max, new: make(map[MessageID]refEntry)}
+}
+
+func (r *refs) get(acct AccountID, id MessageID) (blob.Ref, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, ok := r.new[id]
+	if !ok {
+		if e, ok = r.old[id]; ok {
+			r.set(id, e)
+		}
+	}
+	return e.ref, ok && e.acct == acct
+}
+
+func (r *refs) put(acct AccountID, id MessageID, ref blob.Ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.set(id, refEntry{acct, ref})
+}
+
+// set adds an entry; r.mu is held.
+func (r *refs) set(id MessageID, e refEntry) {
+	if len(r.new) >= r.max/2 {
+		r.old, r.new = r.new, make(map[MessageID]refEntry, r.max/2)
+	}
+	r.new[id] = e
+}
+
+func (r *refs) drop(id MessageID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.new, id)
+	delete(r.old, id)
+}

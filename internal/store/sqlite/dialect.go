@@ -1,0 +1,69 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"strconv"
+
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"waxwing/internal/store"
+)
+
+// dialect tells package store what is peculiar to SQLite.
+type dialect struct{}
+
+func (dialect) Begin() string { return "BEGIN IMMEDIATE" }
+
+func (dialect) In(column, param string) string {
+	return column + " IN (SELECT value FROM json_each(" + param + "))"
+}
+
+func (dialect) Table(alias, param string) string {
+	return "(SELECT value AS v FROM json_each(" + param + ")) AS " + alias
+}
+
+// Numbers writes a JSON array: SQLite takes no arrays as parameters, and one parameter for each number would need a
+// statement of its own for each count.
+func (dialect) Numbers(n []int64) any {
+	b := make([]byte, 0, 2+8*len(n))
+	b = append(b, '[')
+	for i, v := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = strconv.AppendInt(b, v, 10)
+	}
+	return string(append(b, ']'))
+}
+
+func (dialect) Fault(err error) store.Fault {
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return store.FaultBusy
+	}
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return store.FaultOther
+	}
+	switch e.Code() {
+	case lib.SQLITE_CONSTRAINT_UNIQUE, lib.SQLITE_CONSTRAINT_PRIMARYKEY, lib.SQLITE_CONSTRAINT_ROWID:
+		return store.FaultUnique
+	case lib.SQLITE_IOERR_FSYNC, lib.SQLITE_IOERR_DIR_FSYNC:
+		return store.FaultFailed
+	case lib.SQLITE_IOERR_CORRUPTFS:
+		return store.FaultCorrupt
+	}
+	switch e.Code() & 0xff { // the primary code of an extended one
+	case lib.SQLITE_FULL:
+		return store.FaultFull
+	case lib.SQLITE_READONLY, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_PERM:
+		return store.FaultReadOnly
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_INTERRUPT, lib.SQLITE_NOMEM:
+		return store.FaultBusy
+	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_FORMAT:
+		return store.FaultCorrupt
+	}
+	return store.FaultOther
+}

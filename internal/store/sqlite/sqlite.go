@@ -1,0 +1,137 @@
+// Package sqlite is the embedded SQL back-end of package store: it opens the database file with the settings that make a
+// commit durable, brings the schema up to date, and tells the store what is peculiar to SQLite.
+//
+// It holds no queries: these stand in package store and are the same for all back-ends. The migrations under migrations/
+// belong to the packages that own the rows: mail state, the directory, the queue.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+
+	"waxwing/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Options of Open. Zero values mean the defaults given here.
+type Options struct {
+	Readers    int   // connections for reading, 4 and at least twice the cores
+	WriteCache int64 // octets of page cache of the writer, 64 MiB
+	ReadCache  int64 // octets of page cache of each reader, 8 MiB
+	Checkpoint int   // pages of the log at which it is written back, 4,000
+	MaxPages   int64 // the database refuses to grow beyond as many pages; 0: no bound
+}
+
+func (o *Options) setDefaults() {
+	if o.Readers <= 0 {
+		o.Readers = max(4, 2*runtime.GOMAXPROCS(0))
+	}
+	if o.WriteCache <= 0 {
+		o.WriteCache = 64 << 20
+	}
+	if o.ReadCache <= 0 {
+		o.ReadCache = 8 << 20
+	}
+	if o.Checkpoint <= 0 {
+		o.Checkpoint = 4000
+	}
+}
+
+// ofd switches the process to locks that belong to an open file, once and before the first database is opened: with
+// POSIX locks any Close of another descriptor of the file, by a backup say, would drop the locks of the database.
+// Where the system has none, POSIX locks stay.
+var ofd = sync.OnceValue(func() error {
+	_, err := sqlite.OFDLocking(true)
+	if errors.Is(err, sqlite.ErrOFDLockingUnavailable) || errors.Is(err, sqlite.ErrOFDLockingTooLate) {
+		return nil
+	}
+	return err
+})
+
+// Open opens the database file at path, makes it when it is missing, and migrates its schema.
+func Open(ctx context.Context, path string, o Options) (*store.Database, error) {
+	o.setDefaults()
+	if err := ofd(); err != nil {
+		return nil, fmt.Errorf("sqlite: locking: %w", err)
+	}
+	writer, err := openPool(ctx, path, writerPragmas(o), "immediate", 1)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
+	}
+	if err := migrate(ctx, writer); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: migrate %s: %w", path, err), writer.Close())
+	}
+	reader, err := openPool(ctx, path, readerPragmas(o), "deferred", o.Readers)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: open %s for reading: %w", path, err), writer.Close())
+	}
+	return &store.Database{Writer: writer, Reader: reader, Dialect: dialect{}}, nil
+}
+
+func writerPragmas(o Options) []string {
+	p := []string{
+		"busy_timeout(10000)", // first: the others may meet a lock
+		"journal_mode(WAL)",
+		"synchronous(FULL)", // each commit is synced: 250 means committed
+		"foreign_keys(0)",
+		"temp_store(MEMORY)",
+		fmt.Sprintf("cache_size(-%d)", o.WriteCache/1024),
+		fmt.Sprintf("wal_autocheckpoint(%d)", o.Checkpoint),
+		"journal_size_limit(67108864)", // a log that one huge transaction made large is cut again
+	}
+	if o.MaxPages > 0 {
+		p = append(p, fmt.Sprintf("max_page_count(%d)", o.MaxPages))
+	}
+	return p
+}
+
+func readerPragmas(o Options) []string {
+	return []string{
+		"busy_timeout(10000)",
+		"query_only(1)",
+		"temp_store(MEMORY)",
+		fmt.Sprintf("cache_size(-%d)", o.ReadCache/1024),
+	}
+}
+
+// openPool opens at most n connections, all of which are kept once open.
+func openPool(ctx context.Context, path string, pragmas []string, txlock string, n int) (*sql.DB, error) {
+	q := url.Values{"_pragma": pragmas, "_txlock": {txlock}}
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(n)
+	db.SetMaxIdleConns(n)
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}

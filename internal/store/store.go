@@ -1,0 +1,141 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Options configures Open. Zero values mean the defaults given here.
+type Options struct {
+	DB           *Database // required; closed by Close
+	Blobs        BlobStore // required, not yet recovered; closed by Close
+	Clock        func() time.Time
+	Logger       *slog.Logger
+	IndexSize    int64 // octets of memory for the indexes of mailboxes that no View uses, 256 MiB
+	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
+	MaxMailboxes int   // mailboxes of one account, 10,000
+}
+
+func (o *Options) setDefaults() {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.IndexSize == 0 {
+		o.IndexSize = 256 << 20
+	}
+	if o.MaxAccounts == 0 {
+		o.MaxAccounts = 10_000
+	}
+	if o.MaxMailboxes == 0 {
+		o.MaxMailboxes = 10_000
+	}
+}
+
+// Store is the mail state of one node. All methods may be called at the same time.
+type Store struct {
+	opts  Options
+	db    *Database
+	blobs BlobStore
+	log   *slog.Logger
+	clock func() time.Time
+
+	reads    *reads
+	writer   *writer
+	ids      *ids // of the writer's goroutine
+	accounts *accounts
+	indexes  *indexes
+	notices  *notices
+	refs     *refs
+
+	maildropMu sync.Mutex
+	maildrops  map[AccountID]struct{}
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// maxRefs is how many places of contents are remembered, some 100 octets each.
+const maxRefs = 1 << 16
+
+// Open makes a Store of an opened database and blob store, and recovers the latter. It reads no rows of messages: its time
+// does not grow with them.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if opts.DB == nil || opts.Blobs == nil {
+		return nil, errors.New("store: open: database and blob store are required")
+	}
+	opts.setDefaults()
+	s := &Store{
+		opts: opts, db: opts.DB, blobs: opts.Blobs, log: opts.Logger, clock: opts.Clock,
+		reads: newReads(opts.DB), indexes: newIndexes(opts.IndexSize), notices: newNotices(), refs: newRefs(maxRefs),
+		maildrops: make(map[AccountID]struct{}),
+	}
+	s.accounts = newAccounts(s, opts.MaxAccounts)
+	err := s.Read(ctx, func(q Querier) (err error) {
+		s.ids, err = loadIDs(q)
+		return err
+	})
+	if err == nil {
+		err = s.recoverBlobs(ctx)
+	}
+	if err == nil {
+		s.writer, err = newWriter(ctx, s)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store: open: %w", err), s.reads.close())
+	}
+	go s.writer.run()
+	go s.notices.run()
+	return s, nil
+}
+
+// Close finishes what waits to be written, and closes the database and the blob store. Views must be closed before.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		err := s.writer.close()
+		s.notices.close()
+		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())
+	})
+	return s.closeErr
+}
+
+// LockMaildrop gives one POP3 session the maildrop of an account (RFC 1939, section 4); ok is false while another has it.
+// Calling unlock again does nothing.
+func (s *Store) LockMaildrop(acct AccountID) (unlock func(), ok bool) {
+	s.maildropMu.Lock()
+	defer s.maildropMu.Unlock()
+	if _, taken := s.maildrops[acct]; taken {
+		return nil, false
+	}
+	s.maildrops[acct] = struct{}{}
+	return sync.OnceFunc(func() {
+		s.maildropMu.Lock()
+		defer s.maildropMu.Unlock()
+		delete(s.maildrops, acct)
+	}), true
+}
+
+// keepRecent records from which UID on messages are recent. Nobody waits for it: what is lost by a crash, or because
+// nothing can be written, is shown as recent once more.
+func (s *Store) keepRecent(acct AccountID, box MailboxID, from UID) {
+	o := &op{done: make(chan error, 1), fn: func(tx *Tx) error {
+		return tx.exec(`UPDATE mailbox SET first_recent = $3 WHERE account_id = $1 AND mailbox_id = $2 AND first_recent < $3`, acct, box, from)
+	}}
+	if err := s.writer.enqueue(o); err != nil {
+		s.log.Debug("store: recent mark", "account", acct, "mailbox", box, "err", err)
+	}
+}
+
+// Writable says whether a message of size octets would find room: nil, ErrFull or ErrReadOnly.
+func (s *Store) Writable(size int64) error {
+	if err := s.writer.failure(); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return blobError(s.blobs.Writable(size))
+}

@@ -1,0 +1,54 @@
+// Package storetest opens stores for tests, and holds the contract test that every back-end of package store must pass.
+//
+// It is for test code alone. Test files inside package store itself can't import it; those of store_test can.
+package storetest
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"waxwing/internal/store"
+	"waxwing/internal/store/blob"
+	"waxwing/internal/store/sqlite"
+)
+
+// New opens an empty store in a directory of the test, and closes it at the end of the test.
+func New(tb testing.TB) *store.Store {
+	tb.Helper()
+	return Open(tb, tb.TempDir(), nil)
+}
+
+// Open opens the store in dir, with SQLite and packs, and closes it at the end of the test. clock may be nil.
+func Open(tb testing.TB, dir string, clock func() time.Time) *store.Store {
+	tb.Helper()
+	db, err := sqlite.Open(tb.Context(), filepath.Join(dir, "mail.db"), sqlite.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	blobs, err := blob.Open(blob.Options{Dir: filepath.Join(dir, "blobs"), Reserve: -1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	s, err := store.Open(tb.Context(), store.Options{DB: db, Blobs: store.Packs(blobs), Clock: clock})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Errorf("close the store: %v", err)
+		}
+	})
+	return s
+}
+
+// Account makes mail state with the default mailboxes.
+func Account(tb testing.TB, s *store.Store, id store.AccountID) {
+	tb.Helper()
+	err := s.Write(tb.Context(), func(tx *store.Tx) error {
+		return s.CreateAccountState(tx, id, store.DefaultMailboxes)
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
