@@ -1,0 +1,82 @@
+package smtpserver
+
+import (
+	"unicode/utf8"
+
+	"waxwing/internal/smtp"
+)
+
+// cmdMail begins a transaction.
+func (s *session) cmdMail(args []byte) error {
+	if s.messages >= s.srv.limits.Messages { // RFC 9422, section 4: MAILMAX
+		s.end(421, "4.7.0", "too many messages in one session, connect again")
+		return nil
+	}
+	m, refusal := smtp.ParseMail(args)
+	if refusal != nil {
+		s.reply(refusal)
+		s.blame()
+		return nil
+	}
+	tx := s.srv.opts.Intake.Begin(s.peer())
+	s.tx, s.mail = tx, m // from here on a panic aborts it
+	ctx, cancel := s.begin(s.srv.limits.Command)
+	defer cancel()
+	if err := tx.Mail(ctx, m); err != nil {
+		s.refused(err, "mail")
+		s.abort()
+		s.refusal()
+		return nil
+	}
+	s.txBegun = s.srv.opts.Clock()
+	s.say(250, "2.1.0", "sender ok")
+	return nil
+}
+
+// cmdRcpt adds a recipient. One that is refused leaves the others as they are.
+func (s *session) cmdRcpt(args []byte) error {
+	if s.bdat { // RFC 3030, section 2: the message has begun
+		s.bad(503, "5.5.1", "no recipients after BDAT")
+		return nil
+	}
+	r, refusal := smtp.ParseRcpt(args)
+	if refusal == nil && !s.mail.UTF8 && !isASCII(args) { // RFC 6531, section 3.5
+		refusal = smtp.Errorf(553, "5.6.7", "that address needs SMTPUTF8")
+	}
+	if refusal != nil {
+		s.reply(refusal)
+		s.blame()
+		return nil
+	}
+	if s.rcpts >= s.srv.opts.Intake.MaxRecipients() {
+		s.say(452, "4.5.3", "too many recipients, send the rest in another message")
+		s.refusal()
+		return nil
+	}
+	ctx, cancel := s.begin(s.srv.limits.Command)
+	defer cancel()
+	if err := s.tx.Rcpt(ctx, r); err != nil {
+		s.refused(err, "rcpt")
+		s.refusal()
+		return nil
+	}
+	s.rcpts++
+	s.say(250, "2.1.5", "recipient ok")
+	return nil
+}
+
+// refusal counts a refused sender or recipient: a list with dead addresses is normal, a search for live ones is not.
+func (s *session) refusal() {
+	if s.refusals++; s.refusals >= s.srv.limits.Refusals && !s.ending {
+		s.end(421, "4.7.0", "too many refused addresses, closing the connection")
+	}
+}
+
+func isASCII(b []byte) bool {
+	for _, c := range b {
+		if c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}

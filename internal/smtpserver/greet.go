@@ -1,0 +1,130 @@
+package smtpserver
+
+import (
+	"bytes"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"waxwing/internal/smtp"
+)
+
+func (s *session) greet() {
+	s.say(220, "", s.srv.opts.Hostname+" ESMTP")
+}
+
+// maxHello is the longest name of a host, as text.
+const maxHello = 255
+
+// hello keeps the name that the peer gives itself. It is checked only for what could do harm in a header or a log:
+// RFC 5321, section 4.1.4, forbids refusing mail because the name is wrong, and real clients send all kinds.
+func (s *session) hello(args []byte, esmtp bool) bool {
+	name := string(bytes.Trim(args, " "))
+	if !isHelloName(name) {
+		s.bad(501, "5.5.4", "a host name or address literal is needed")
+		return false
+	}
+	s.abort() // RFC 5321, section 4.1.4: as RSET
+	if s.helo != "" {
+		s.idled()
+	}
+	s.helo, s.esmtp = name, esmtp
+	return !s.ending
+}
+
+func isHelloName(name string) bool {
+	bad := func(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) || unicode.IsSpace(r) }
+	return name != "" && len(name) <= maxHello && strings.IndexFunc(name, bad) < 0
+}
+
+func (s *session) cmdHelo(args []byte) error {
+	if s.hello(args, false) {
+		s.say(250, "", s.srv.opts.Hostname)
+	}
+	return nil
+}
+
+func (s *session) cmdEhlo(args []byte) error {
+	if !s.hello(args, true) {
+		return nil
+	}
+	var text strings.Builder
+	text.WriteString(s.srv.opts.Hostname)
+	offer := func(keyword func(*session) (string, bool)) {
+		if word, ok := keyword(s); ok {
+			text.WriteString("\n" + word)
+		}
+	}
+	for _, e := range extensions {
+		offer(e)
+	}
+	for i := range commands {
+		if commands[i].ehlo != nil {
+			offer(commands[i].ehlo)
+		}
+	}
+	s.reply(&smtp.Reply{Code: 250, Text: text.String()})
+	return nil
+}
+
+// cmdStartTLS is RFC 3207. All that the peer said before is forgotten, what it had pipelined is thrown away.
+func (s *session) cmdStartTLS([]byte) error {
+	s.say(220, "2.0.0", "ready for TLS")
+	if !s.startTLS() {
+		return errEnd
+	}
+	s.helo, s.esmtp, s.identity = "", false, nil
+	return nil
+}
+
+// startTLS does the handshake. After a failure nothing can be said any more.
+func (s *session) startTLS() bool {
+	err := s.conn.StartTLS(s.srv.ctx, s.srv.tlsFor(s.mode))
+	state, _ := s.conn.TLS()
+	if f := s.srv.opts.Metrics.TLS; f != nil {
+		f(s.mode, state.Version, err == nil)
+	}
+	if err != nil {
+		s.srv.log.Info("TLS handshake failed", "remote", s.remote.String(), "mode", s.mode.String(), "error", err)
+		return false
+	}
+	s.tls = &state
+	return true
+}
+
+func (s *session) cmdRset([]byte) error {
+	s.abort()
+	s.say(250, "2.0.0", "ok")
+	return nil
+}
+
+func (s *session) cmdNoop([]byte) error {
+	s.say(250, "2.0.0", "ok")
+	return nil
+}
+
+// cmdVrfy tells nothing, as RFC 5321, section 3.5.3, allows: who has a mailbox here is learned at RCPT, where it counts.
+func (s *session) cmdVrfy(args []byte) error {
+	if len(bytes.TrimSpace(args)) == 0 {
+		s.bad(501, "5.5.4", "an address is needed")
+		return nil
+	}
+	s.say(252, "2.1.5", "send some mail, I'll try my best")
+	return nil
+}
+
+func (s *session) cmdHelp([]byte) error {
+	var verbs []string
+	for i := range commands {
+		if commands[i].in(s) {
+			verbs = append(verbs, commands[i].verb)
+		}
+	}
+	s.reply(smtp.Errorf(214, "2.0.0", "%s", strings.Join(verbs, " ")))
+	return nil
+}
+
+func (s *session) cmdQuit([]byte) error {
+	s.end(221, "2.0.0", "bye")
+	return nil
+}
