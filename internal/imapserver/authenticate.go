@@ -57,7 +57,10 @@ func (r *loginRequest) run(_ context.Context, s *session) (reply, error) {
 	}
 	ctx, cancel := s.conn.WatchPeer(s.ctx)
 	defer cancel()
-	id, err := s.srv.opt.Auth.Password(ctx, s.attempt(), r.user, []byte(r.password))
+	password := []byte(r.password)
+	r.password = ""
+	id, err := s.srv.opt.Auth.Password(ctx, s.attempt(), r.user, password)
+	clear(password)
 	return s.loggedIn(ctx, "LOGIN", id, err)
 }
 

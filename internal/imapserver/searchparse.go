@@ -1,14 +1,12 @@
 package imapserver
 
 import (
-	"fmt"
+	"encoding/base64"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/text/encoding"
-	"golang.org/x/text/encoding/ianaindex"
-
+	"waxwing/internal/message"
 	"waxwing/internal/store"
 )
 
@@ -382,16 +380,12 @@ func decodeSearch(charset, text string) (string, error) {
 	case "", "UTF-8", "US-ASCII", "UTF8", "ASCII":
 		return strings.ToValidUTF8(text, "\uFFFD"), nil
 	}
-	var enc encoding.Encoding
-	enc, err := ianaindex.MIME.Encoding(charset)
-	if err != nil || enc == nil {
+	if !message.CharsetKnown(charset) {
 		return "", no("BADCHARSET (US-ASCII UTF-8)", "Charset not known")
 	}
-	out, err := enc.NewDecoder().String(text)
-	if err != nil {
-		return "", bad(fmt.Sprintf("Search string is not %s", strings.ToUpper(charset)))
-	}
-	return out, nil
+	// The decoder of header text knows every charset that mail is found in.
+	word := "=?" + charset + "?B?" + base64.StdEncoding.EncodeToString([]byte(text)) + "?="
+	return message.DecodeHeader([]byte(word)), nil
 }
 
 // arrange computes costs and puts cheap keys first.

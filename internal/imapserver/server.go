@@ -221,14 +221,19 @@ func (srv *Server) untrack(l net.Listener) {
 	srv.running.Done()
 }
 
-// take starts a session for a connection, or refuses it.
-func (srv *Server) take(nc net.Conn, implicitTLS bool) {
+// session makes the session of a connection.
+func (srv *Server) session(nc net.Conn, implicitTLS bool) *session {
 	lim := srv.opt.Limits
 	conn := wire.New(nc, wire.Limits{
 		Line: lim.LineBefore, Idle: lim.TimeBefore, Read: lim.Read, LineTime: lim.TimeBefore, Write: lim.Write,
 		MinRate: lim.MinRate, Grace: 30 * time.Second, Bulk: lim.Bulk, Drain: 1 << 20, Handshake: lim.TimeBefore,
 	})
-	s := &session{srv: srv, conn: conn, state: notAuthenticated, log: srv.opt.Logger, implicitTLS: implicitTLS}
+	return &session{srv: srv, conn: conn, state: notAuthenticated, log: srv.opt.Logger, implicitTLS: implicitTLS}
+}
+
+// take starts a session for a connection, or refuses it.
+func (srv *Server) take(nc net.Conn, implicitTLS bool) {
+	s := srv.session(nc, implicitTLS)
 	if reason := srv.admit(s); reason != "" {
 		if hook := srv.opt.Hooks.Refused; hook != nil {
 			hook(reason)
