@@ -107,7 +107,11 @@ func (s *session) cmdData(args []byte) error {
 	case s.sink.err != nil:
 		return s.lose(s.sink.err)
 	case errors.Is(err, wire.ErrBareNewline):
-		return s.lose(errBare)
+		if err := s.lose(errBare); err != nil || !body.Ambiguous() {
+			return err
+		}
+		s.end(421, "4.7.0", "the message ended ambiguously, closing the connection")
+		return nil
 	case err != nil:
 		return s.lose(errTooLarge)
 	}

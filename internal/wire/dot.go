@@ -12,6 +12,8 @@ type DotReader struct {
 	size int64  // octets of the body so far, unstuffed
 	seg  []byte // clean octets, already taken from the window, that the caller has not yet got
 	at   place
+	last byte // the octet before the window
+	crcr bool // the last line ended in CR CR LF
 	bare bool
 	err  error // set at the end
 }
@@ -43,6 +45,11 @@ func (c *Conn) Dot(max int64) *DotReader {
 
 // Size returns the octets of the body read so far, with those that were discarded.
 func (d *DotReader) Size() int64 { return d.size }
+
+// Ambiguous tells, once the body was refused with ErrBareNewline, whether a CR stood before the very CRLF that ends it:
+// CR CR LF dot CR LF. By the standard the body has ended, but the server before this one may have seen it differently,
+// and what follows may be of the body's author: don't read on.
+func (d *DotReader) Ambiguous() bool { return d.bare && d.crcr }
 
 // Read hands out the body.
 func (d *DotReader) Read(p []byte) (int, error) {
@@ -145,7 +152,7 @@ func (d *DotReader) dotLine(win []byte) (more bool) {
 		}
 	default:
 		d.c.r++
-		d.at = inLine
+		d.at, d.last = inLine, '.'
 	}
 	return false
 }
@@ -176,9 +183,13 @@ func (d *DotReader) lines(win []byte) int {
 		}
 		ends++
 		d.at = atLineStart
+		d.crcr = at > 1 && win[at-2] == '\r' || at == 1 && d.last == '\r'
 		if n < len(win) && win[n] == '.' {
 			break
 		}
+	}
+	if n > 0 {
+		d.last = win[n-1]
 	}
 	if !d.bare && bytes.Count(win[:n], crByte) != ends {
 		d.bare = true

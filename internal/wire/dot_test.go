@@ -83,6 +83,22 @@ func TestOnlyCRLFDotCRLFEndsABodyHoweverThePacketsAreCut(t *testing.T) {
 	}
 }
 
+func TestAnAmbiguousEndIsTold(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]bool{
+		"a\r\r\n.\r\n": true, "\r\r\n.\r\n": true, "a\r\n.\r\r\n.\r\n": true, "..\r\r\n.\r\n": true,
+		"a\r\n.\r\n": false, "a\nb\r\n.\r\n": false, "a\r\r\nb\r\n.\r\n": false, ".\r\n": false, "a\r\r\n\r\n.\r\n": false,
+	} {
+		for size := 1; size <= len(in); size++ {
+			d := New(&packets{in: cut(in, size)}, Limits{}).Dot(100)
+			_ = d.Discard()
+			if d.Ambiguous() != want {
+				t.Errorf("%q in pieces of %d: %v", in, size, d.Ambiguous())
+			}
+		}
+	}
+}
+
 func TestABodyFarTooLargeIsGivenUp(t *testing.T) {
 	t.Parallel()
 	c := New(sent(strings.Repeat("0123456789\r\n", 1000)+".\r\nQUIT\r\n"), Limits{Drain: 5000})
