@@ -249,12 +249,20 @@ func (p *addressScanner) push(text []byte, quoted bool) {
 	p.at = p.at || !quoted && bytes.IndexByte(text, '@') >= 0
 }
 
-// readAtom takes octets up to the next special one; an opening that never closes is taken as text.
+// readAtom takes octets up to the next special one, or an encoded word; an opening that never closes is taken as text.
 func (p *addressScanner) readAtom() {
 	start := p.pos
 	p.pos++
-	if p.s[start] == '[' {
+	switch p.s[start] {
+	case '[':
 		p.skipLiteral(start)
+	case '=':
+		// Commas and colons stand in encoded words, against RFC 2047, section 5.
+		if bytes.HasPrefix(p.s[start:], []byte("=?")) {
+			if _, n, ok := cutEncodedWord(p.s[start:]); ok {
+				p.pos = start + n
+			}
+		}
 	}
 	for p.pos < len(p.s) {
 		switch c := p.s[p.pos]; c {
