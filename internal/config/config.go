@@ -106,7 +106,6 @@ type Transport struct {
 	FirstRetry     Duration          `toml:"first_retry" min:"1s" max:"24h" doc:"Wait after the first temporary failure; it doubles with each failure up to max_retry."`
 	MaxRetry       Duration          `toml:"max_retry" min:"1s" max:"48h" doc:"Longest wait between two attempts."`
 	WarnAfter      Duration          `toml:"warn_after" min:"1m" max:"240h" doc:"The sender is told once that a message is delayed after this time."`
-	Expire         Duration          `toml:"expire" min:"1m" max:"720h" doc:"A message that could not be delivered for this long is returned to its sender."`
 }
 
 // SmartHost is a server that relays all outgoing mail of this node.
@@ -156,7 +155,6 @@ func Default() Config {
 			FirstRetry:     Duration(5 * time.Minute),
 			MaxRetry:       Duration(70 * time.Minute),
 			WarnAfter:      Duration(4 * time.Hour),
-			Expire:         Duration(5 * 24 * time.Hour),
 		},
 		Limits: Limits{
 			Hops:            50,

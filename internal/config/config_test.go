@@ -77,7 +77,7 @@ timeout = "250ms"
 [transport]
 port = 2525
 routes = { "remote.test" = "127.0.0.1:2526" }
-expire = "3d"
+warn_after = "3d"
 
 [transport.smart_host]
 address = "smtp.example.net:587"
@@ -121,7 +121,7 @@ func TestLoadReadsEveryPartAndKeepsDefaults(t *testing.T) {
 		{"socket name given", cfg.Listeners[1].SocketName(), "secure"},
 		{"dns timeout", cfg.DNS.Timeout.Std(), 250 * time.Millisecond},
 		{"route", cfg.Transport.Routes["remote.test"], "127.0.0.1:2526"},
-		{"expire", cfg.Transport.Expire.Std(), 72 * time.Hour},
+		{"warn_after", cfg.Transport.WarnAfter.Std(), 72 * time.Hour},
 		{"smart host password", cfg.Transport.SmartHost.PasswordFile, filepath.Join(dir, "relay-password")},
 		{"size as a number", cfg.Spool.MaxBytes, Size(128 << 20)},
 		{"a default beside a set key", cfg.Limits.Sessions, Default().Limits.Sessions},
