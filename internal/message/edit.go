@@ -102,7 +102,7 @@ func (p *Part) Rewrite(r io.ReaderAt, size int64, prepend []byte, remove ...stri
 		}
 	}
 	added, n := ParseHeader(prepend)
-	if n != len(prepend) || (len(prepend) > 0 && !bytes.HasSuffix(prepend, []byte("\r\n"))) {
+	if n != len(prepend) || len(prepend) > 0 && (hasBlank(prepend) || !bytes.HasSuffix(prepend, []byte("\r\n"))) {
 		return nil, errors.New("rewrite header: what is prepended is not whole fields")
 	}
 	for i := range added {
