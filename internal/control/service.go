@@ -1,0 +1,140 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"waxwing/internal/address"
+	"waxwing/internal/directory"
+	"waxwing/internal/store"
+)
+
+// Server is what only a running server can do; nil while it is stopped.
+type Server interface {
+	Status() Status
+	Reload(ctx context.Context) error
+}
+
+// Options of a Service.
+type Options struct {
+	Store     *store.Store
+	Directory *directory.Directory
+	Server    Server // nil when the server is stopped
+	SpoolDir  string // for messages above 256 KiB while they are imported
+	Clock     func() time.Time
+	Logger    *slog.Logger
+}
+
+// Service carries out the operations. It is safe for concurrent use.
+type Service struct {
+	store  *store.Store
+	dir    *directory.Directory
+	server Server
+	spool  string
+	clock  func() time.Time
+	log    *slog.Logger
+}
+
+// New makes the service; the caller owns what is in the options.
+func New(o Options) *Service {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{store: o.Store, dir: o.Directory, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger}
+}
+
+func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {
+	h, ok := handlers[name]
+	if !ok || h.run == nil {
+		return nil, Errorf(NotFound, "unknown operation %q", name)
+	}
+	resp, err := h.run(ctx, s, req, body)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return resp, nil
+}
+
+func (s *Service) openStream(ctx context.Context, name string, req any) (sized, error) {
+	h, ok := handlers[name]
+	if !ok || h.opens == nil {
+		return nil, Errorf(NotFound, "unknown operation %q", name)
+	}
+	r, err := h.opens(ctx, s, req)
+	if err != nil {
+		return nil, classify(err)
+	}
+	return r, nil
+}
+
+// classify gives an error of the parts below its kind.
+func classify(err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return err
+	}
+	e := &Error{Kind: Failed, Text: err.Error(), cause: err}
+	var batch *directory.BatchError
+	if errors.As(err, &batch) {
+		e.Index = &batch.Index
+		e.Text = batch.Err.Error()
+	}
+	var field *directory.FieldError
+	switch {
+	case errors.As(err, &field):
+		e.Kind, e.Field = Invalid, field.Field
+	case isAny(err, store.ErrName):
+		e.Kind = Invalid
+	case isAny(err, store.ErrSelection):
+		e.Kind, e.Text = Invalid, "the selection is empty: name ids, a destination, a sender or a recipient, or --all"
+	case isAny(err, directory.ErrNotFound, store.ErrNotFound):
+		e.Kind = NotFound
+	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, store.ErrExists):
+		e.Kind = Conflict
+	case isAny(err, directory.ErrLimit, store.ErrLimit, store.ErrOverQuota):
+		e.Kind = Conflict
+	case isAny(err, store.ErrFull, store.ErrReadOnly, store.ErrClosed, context.Canceled, context.DeadlineExceeded, os.ErrPermission):
+		e.Kind = Unavailable
+	}
+	return e
+}
+
+func isAny(err error, kinds ...error) bool {
+	for _, k := range kinds {
+		if errors.Is(err, k) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseAddress reads an address of a request.
+func parseAddress(field, text string) (address.Address, error) {
+	a, err := address.Parse(text)
+	if err != nil {
+		return a, &Error{Kind: Invalid, Field: field, Text: field + ": " + err.Error(), cause: err}
+	}
+	return a, nil
+}
+
+// actorKey is the key of the context value that names who asks.
+type actorKey struct{}
+
+// WithActor names who asks for what is done with the context, for the history.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+func actor(ctx context.Context) string {
+	if a, ok := ctx.Value(actorKey{}).(string); ok {
+		return a
+	}
+	return "local"
+}
