@@ -34,7 +34,6 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	now := t.in.opts.Clock()
 	id := t.in.opts.IDs()
 	content := t.compose(part, id, now)
-	defer content.free()
 
 	delivery := store.Delivery{
 		Content: content,

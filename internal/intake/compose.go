@@ -3,39 +3,18 @@ package intake
 import (
 	"crypto/tls"
 	"net/netip"
-	"sync"
 	"time"
 
 	"waxwing/internal/message"
 )
 
-// composed is the message as it is stored: a new header, then the octets of the spool from the body on, uncopied.
-type composed struct {
-	*message.Spliced
-	head *[]byte
-}
-
-var heads = sync.Pool{New: func() any {
-	b := make([]byte, 0, 4<<10)
-	return &b
-}}
-
-// keptHead is the largest header buffer that goes back to the pool.
-const keptHead = 64 << 10
-
-// free gives the header's memory back; the message can't be read after that.
-func (c *composed) free() {
-	if cap(*c.head) <= keptHead {
-		heads.Put(c.head)
-	}
-	c.head, c.Spliced = nil, nil
-}
+// addedHeader is about what the added fields need.
+const addedHeader = 512
 
 // compose writes the header that is stored and turns the parsed message into that of the result: fields are added before
-// the others, some are dropped, and no octet of the rest changes.
-func (t *Transaction) compose(part *message.Part, id string, now time.Time) *composed {
-	head := heads.Get().(*[]byte)
-	b := (*head)[:0]
+// the others, some are dropped, and no octet of the rest changes. The body stays in the spool.
+func (t *Transaction) compose(part *message.Part, id string, now time.Time) *message.Spliced {
+	b := make([]byte, 0, part.BodyOffset-part.Offset+addedHeader)
 	if len(t.locals) > 0 { // RFC 5321, section 4.4: the server of the final delivery
 		b = append(b, "Return-Path: <"...)
 		b = append(b, t.mail.From.String()...)
@@ -62,14 +41,11 @@ func (t *Transaction) compose(part *message.Part, id string, now time.Time) *com
 			b = append(b, "\r\n"...) // a header that ends with the message
 		}
 	}
-	// The parts refer to the header that is stored; their own fields are copies already.
-	part.Header, _ = message.ParseHeader(append([]byte(nil), b...))
+	part.Header, _ = message.ParseHeader(b)
 	b = append(b, "\r\n"...)
-	*head = b
-
-	c := &composed{Spliced: message.Splice(b, t.spool, part.BodyOffset, t.spool.size), head: head}
+	content := message.Splice(b, t.spool, part.BodyOffset, t.spool.size)
 	shift(part, int64(len(b))-part.BodyOffset)
-	return c
+	return content
 }
 
 // shift moves all offsets behind the header of the message.

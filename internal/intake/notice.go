@@ -37,7 +37,7 @@ type Notifier interface {
 }
 
 // notify tells the sender about the recipients for which success was asked for.
-func (t *Transaction) notify(ctx context.Context, id string, now time.Time, content *composed, part *message.Part) {
+func (t *Transaction) notify(ctx context.Context, id string, now time.Time, content store.Content, part *message.Part) {
 	notifier := t.in.notifier.Load()
 	if notifier == nil || t.mail.From.IsNull() {
 		return
