@@ -25,11 +25,11 @@ func (s *session) hello(args []byte, esmtp bool) bool {
 		return false
 	}
 	s.abort() // RFC 5321, section 4.1.4: as RSET
-	if s.helo != "" {
-		s.idled()
+	if s.helo != "" && !s.idled() {
+		return false
 	}
 	s.helo, s.esmtp = name, esmtp
-	return !s.ending
+	return true
 }
 
 func isHelloName(name string) bool {

@@ -121,13 +121,16 @@ func (s *session) fail(err error) {
 
 // next reads one command and answers it. An error is fatal.
 func (s *session) next() error {
+	if s.mustEnd() { // a Wake may have been spent inside a transaction
+		return nil
+	}
 	if s.conn.Buffered() == 0 {
 		if _, err := s.conn.Wait(); err != nil {
 			return err
 		}
-	}
-	if s.mustEnd() {
-		return nil
+		if s.mustEnd() {
+			return nil
+		}
 	}
 	line, err := s.conn.ReadLine()
 	switch {
@@ -183,8 +186,8 @@ func (s *session) dispatch(line []byte) error {
 	if cmd.needs != 0 && !s.has(cmd.needs) {
 		return nil
 	}
-	if cmd.idle {
-		s.idled()
+	if cmd.idle && !s.idled() {
+		return nil
 	}
 	return cmd.run(s, args)
 }
@@ -287,14 +290,17 @@ func (s *session) blame() {
 	}
 }
 
-// idled counts a command that brings no mail along.
-func (s *session) idled() {
-	if s.idle++; s.idle > s.srv.limits.Idle {
-		s.errors++ // told by the next bad command, or here when there are too many
-		if s.errors >= s.srv.limits.Errors {
-			s.end(421, "4.7.0", "too many commands without a message, closing the connection")
-		}
+// idled counts a command that brings no mail along. Beyond the limit each counts as a bad one; it is false when that
+// has ended the session.
+func (s *session) idled() bool {
+	if s.idle++; s.idle <= s.srv.limits.Idle {
+		return true
 	}
+	if s.errors++; s.errors < s.srv.limits.Errors {
+		return true
+	}
+	s.end(421, "4.7.0", "too many commands without a message, closing the connection")
+	return false
 }
 
 // refused answers with what a stage returned: a reply for the peer, or a failure of this server that is logged.
