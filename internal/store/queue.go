@@ -305,23 +305,34 @@ func setAside(tx *Tx, id RecipientID, reason string) error {
 	return nil
 }
 
-// QueueClock tells when the scheduler last looked at the clock (zero: never) and notes that it does so now.
-func (s *Store) QueueClock(ctx context.Context, now time.Time) (last time.Time, err error) {
+// QueueClock tells when the scheduler last looked at the clock (zero: never) and until when it then lets nothing expire,
+// and notes that it looks now.
+func (s *Store) QueueClock(ctx context.Context, now time.Time) (last, grace time.Time, err error) {
 	err = s.Write(ctx, func(tx *Tx) error {
-		last = time.Time{}
-		var seen int64
-		switch err := tx.QueryRow(`SELECT seen FROM queue_clock WHERE id = 1`).Scan(&seen); {
-		case err == nil:
-			last = time.UnixMilli(seen)
-		case !errors.Is(err, sql.ErrNoRows):
+		last, grace = time.Time{}, time.Time{}
+		var seen, until int64
+		err := tx.QueryRow(`SELECT seen, grace FROM queue_clock WHERE id = 1`).Scan(&seen, &until)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("store: queue clock: %w", err)
 		}
-		if _, err := tx.Exec(`INSERT INTO queue_clock (id, seen) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, now.UnixMilli()); err != nil {
+		last, grace = moment(seen), moment(until)
+		if _, err := tx.Exec(`INSERT INTO queue_clock (id, seen, grace) VALUES (1, $1, 0)
+			ON CONFLICT (id) DO UPDATE SET seen = excluded.seen`, now.UnixMilli()); err != nil {
 			return fmt.Errorf("store: queue clock: %w", err)
 		}
 		return nil
 	})
-	return last, err
+	return last, grace, err
+}
+
+// QueueGrace notes until when nothing expires; QueueClock gives it back after a restart.
+func (s *Store) QueueGrace(ctx context.Context, until time.Time) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`UPDATE queue_clock SET grace = $1 WHERE id = 1`, until.UnixMilli()); err != nil {
+			return fmt.Errorf("store: queue grace: %w", err)
+		}
+		return nil
+	})
 }
 
 // QueueRebase repairs the schedule after the clock was set back: whatever would be due after limit is due at limit.

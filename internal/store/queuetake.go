@@ -16,9 +16,9 @@ type QueueTake struct {
 	Lease time.Duration // how long
 	Slots int           // how many units of work at most
 	Batch int           // how many recipients a unit at most
-	// Allow tells how many units a destination may have now, 0 for none. It is called while the store works: it must
-	// be quick and must not call the store.
-	Allow func(domain string) int
+	// Allow tells the next hop of a destination, and how many units all destinations with that next hop may have now, 0
+	// for none. It is called while the store works: it must be quick and must not call the store.
+	Allow func(domain string) (hop string, units int)
 }
 
 // QueueWork is one unit of work: messages for one destination, each with the recipients that were leased.
@@ -83,9 +83,11 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 		return err
 	}
 	slots := q.Slots
+	used := map[string]int{}
 	for i, domain := range picks {
 		fair := max(1, slots/(len(picks)-i)) // what is over when few destinations are due is shared among them
-		units := min(fair, q.Allow(domain), slots)
+		hop, free := q.Allow(domain)
+		units := min(fair, free-used[hop], slots)
 		if units <= 0 {
 			continue
 		}
@@ -94,6 +96,7 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 			return err
 		}
 		slots -= len(work)
+		used[hop] += len(work)
 		out.Work = append(out.Work, work...)
 	}
 	lease, err := nextLease(tx.QueryRow)
@@ -111,6 +114,7 @@ func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake
 		return nil, 0, fmt.Errorf("store: find due destinations: %w", err)
 	}
 	defer rows.Close()
+	picked := map[string]int{}
 	for rows.Next() {
 		var domain string
 		var due int64
@@ -121,7 +125,8 @@ func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake
 			next = due
 			break
 		}
-		if q.Allow(domain) > 0 {
+		if hop, units := q.Allow(domain); picked[hop] < units {
+			picked[hop]++
 			if picks = append(picks, domain); len(picks) == q.Slots {
 				break
 			}

@@ -22,7 +22,7 @@ type recording struct {
 func (r recording) Read(p []byte) (int, error)  { return r.r.Read(p) }
 func (r recording) Write(p []byte) (int, error) { return len(p), nil }
 func (r recording) Close() error                { return nil }
-func (r recording) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
+func (r recording) RemoteAddr() net.Addr        { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
 
 func (r recording) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(netip.AddrPort{}) }
 func (r recording) SetDeadline(time.Time) error      { return nil }

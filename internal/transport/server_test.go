@@ -24,14 +24,14 @@ import (
 
 // server is a scripted SMTP server: it answers each command by its verb, from answers where there is one.
 type server struct {
-	t       testing.TB
 	l       net.Listener
 	ehlo    []string          // keywords
 	answers map[string]string // by "VERB" or "VERB arg-prefix": a reply, "close" to hang up, "hang" to stay silent
 	greet   string
 	tls     *tls.Config
-	noTLS   bool // breaks off when a handshake begins
-	inject  bool // sends octets behind the consent to STARTTLS
+	first   *tls.Config // TLS before the greeting
+	noTLS   bool        // breaks off when a handshake begins
+	inject  bool        // sends octets behind the consent to STARTTLS
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex
@@ -49,11 +49,14 @@ func newServer(t testing.TB, change func(*server)) *server {
 		t.Fatal(err)
 	}
 	s := &server{
-		t: t, l: l, greet: "220 mx.test ESMTP", answers: map[string]string{}, conns: map[net.Conn]bool{}, stop: make(chan struct{}),
+		l: l, greet: "220 mx.test ESMTP", answers: map[string]string{}, conns: map[net.Conn]bool{}, stop: make(chan struct{}),
 		ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 10000000", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"},
 	}
 	if change != nil {
 		change(s)
+	}
+	if s.first != nil {
+		s.l = tls.NewListener(l, s.first)
 	}
 	s.wg.Go(s.accept)
 	t.Cleanup(func() {

@@ -712,16 +712,7 @@ func TestSmartHost(t *testing.T) {
 func TestSmartHostWithImplicitTLS(t *testing.T) {
 	t.Parallel()
 	roots, good := authority(t, "smart.test")
-	s := newServer(t, nil)
-	inner := s.l
-	_ = inner.Close() // the scripted server speaks plaintext: give it a listener that speaks TLS first
-	l, err := tls.Listen("tcp", "127.0.0.1:0", good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.l = l
-	s.wg.Go(s.accept)
-	t.Cleanup(func() { _ = l.Close() })
+	s := newServer(t, func(s *server) { s.first = good })
 	tr := rig(t, map[string]*server{"smart.test": s}, func(o *Options) {
 		o.SmartHost, o.RootCAs = &SmartHost{Host: "smart.test", TLS: TLSImplicit}, roots
 	})

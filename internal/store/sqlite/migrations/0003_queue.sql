@@ -52,8 +52,9 @@ CREATE TABLE queue_destination (
 CREATE INDEX queue_destination_due ON queue_destination (due, domain);
 
 CREATE TABLE queue_clock (
-	id   INTEGER PRIMARY KEY CHECK (id = 1),
-	seen INTEGER NOT NULL                           -- the wall clock when the scheduler last looked
+	id    INTEGER PRIMARY KEY CHECK (id = 1),
+	seen  INTEGER NOT NULL,                         -- the wall clock when the scheduler last looked
+	grace INTEGER NOT NULL DEFAULT 0                -- until when nothing expires, after a gap in the clock
 ) STRICT;
 
 -- +goose Down
