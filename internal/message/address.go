@@ -243,7 +243,13 @@ func joinWords(words []word) []byte {
 	return out
 }
 
+// maxWords bounds the words of one address: what is more is no name that anyone reads.
+const maxWords = 1000
+
 func (p *addressScanner) push(text []byte, quoted bool) {
+	if len(p.words) >= maxWords {
+		return
+	}
 	p.words = append(p.words, word{text: text, quoted: quoted, space: p.space})
 	p.space = false
 	p.at = p.at || !quoted && bytes.IndexByte(text, '@') >= 0
