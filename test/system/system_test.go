@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -98,16 +97,6 @@ func trust(t testing.TB, caFile string) *tls.Config {
 		t.Fatal("no certificate in", caFile)
 	}
 	return &tls.Config{RootCAs: pool, ServerName: "localhost", MinVersion: tls.VersionTLS12}
-}
-
-// deliver sends one message as a stranger's server would.
-func deliver(t *testing.T, n *rig.Node, from string, to []string, body []byte) {
-	t.Helper()
-	if err := smtp.SendMail(n.SMTP, nil, from, to, bytes.NewReader(body)); err != nil && !strings.Contains(err.Error(), "STARTTLS") {
-		t.Fatal(err)
-	} else if err != nil {
-		sendPlain(t, n.SMTP, from, to, body)
-	}
 }
 
 // sendPlain speaks to port 25 without TLS.
