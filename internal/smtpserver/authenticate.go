@@ -23,7 +23,7 @@ func (s *session) cmdAuth(args []byte) error {
 	}
 	mechanism := string(bytes.ToUpper(fields[0]))
 	at := auth.Attempt{Protocol: "smtp", Remote: s.remote, TLS: s.tls != nil}
-	exchange, err := s.srv.opts.Auth.Start(s.srv.ctx, at, mechanism)
+	exchange, err := s.srv.opts.Auth.Start(s.ctx, at, mechanism)
 	if err != nil {
 		s.authRefused(mechanism, err)
 		return nil

@@ -79,7 +79,7 @@ func (s *session) cmdStartTLS([]byte) error {
 
 // startTLS does the handshake. After a failure nothing can be said any more.
 func (s *session) startTLS() bool {
-	err := s.conn.StartTLS(s.srv.ctx, s.srv.tlsFor(s.mode))
+	err := s.conn.StartTLS(s.ctx, s.srv.tlsFor(s.mode))
 	state, _ := s.conn.TLS()
 	if f := s.srv.opts.Metrics.TLS; f != nil {
 		f(s.mode, state.Version, err == nil)

@@ -19,6 +19,7 @@ import (
 // session is one connection. Its goroutine owns all of it; others only call conn.Wake and conn.Abort.
 type session struct {
 	srv     *Server
+	ctx     context.Context // of this session, a child of the server's
 	mode    Mode
 	conn    *wire.Conn
 	started time.Time
@@ -55,6 +56,9 @@ func (s *session) run() {
 		f(s.mode, 1)
 		defer f(s.mode, -1)
 	}
+	var cancel context.CancelFunc
+	s.ctx, cancel = context.WithCancel(s.srv.ctx)
+	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
 			s.crashed(p)
@@ -317,12 +321,7 @@ func (s *session) refused(err error, stage string) *smtp.Reply {
 // begin gives the context of one command: it ends when the peer leaves, when the time for the server's own work is up,
 // or when the server must stop.
 func (s *session) begin(d time.Duration) (context.Context, context.CancelFunc) {
-	timed, cancel := context.WithTimeout(s.srv.ctx, d)
-	ctx, stop := s.conn.WatchPeer(timed)
-	return ctx, func() {
-		stop()
-		cancel()
-	}
+	return s.conn.WatchPeerFor(s.ctx, d)
 }
 
 // abort ends the transaction, if there is one.

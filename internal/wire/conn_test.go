@@ -162,7 +162,7 @@ func TestALongLineIsReadThroughAGrownBuffer(t *testing.T) {
 	if _, err := c.ReadLine(); err != io.EOF {
 		t.Fatal(err)
 	}
-	if c.buf != nil && len(c.buf) > smallSize {
+	if len(c.buf) > smallSize {
 		t.Errorf("an idle connection holds %d octets", len(c.buf))
 	}
 }

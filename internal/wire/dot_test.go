@@ -243,18 +243,18 @@ func TestWhatDotWriterSendsDotReaderReads(t *testing.T) {
 }
 
 // reference is the slow, obvious reading of a body, an octet at a time.
-func reference(in string, max int) (got string, err error, rest int) {
+func reference(in string, max int) (got string, rest int, err error) {
 	var b strings.Builder
 	bare, start := false, true
 	for i := 0; i < len(in); i++ {
 		if start && strings.HasPrefix(in[i:], ".\r\n") {
 			switch {
 			case bare:
-				return "", ErrBareNewline, i + 3
+				return "", i + 3, ErrBareNewline
 			case b.Len() > max:
-				return "", ErrTooLarge, i + 3
+				return "", i + 3, ErrTooLarge
 			}
-			return b.String(), nil, i + 3
+			return b.String(), i + 3, nil
 		}
 		switch {
 		case start && in[i] == '.':
@@ -269,7 +269,7 @@ func reference(in string, max int) (got string, err error, rest int) {
 			start = false
 		}
 	}
-	return "", io.ErrUnexpectedEOF, len(in)
+	return "", len(in), io.ErrUnexpectedEOF
 }
 
 func FuzzDot(f *testing.F) {
@@ -277,7 +277,7 @@ func FuzzDot(f *testing.F) {
 		f.Add([]byte(tc.in), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, size uint8) {
-		want, wantErr, rest := reference(string(in), 600)
+		want, rest, wantErr := reference(string(in), 600)
 		c := New(&packets{in: cut(string(in), int(size)+1)}, Limits{})
 		got, err := readDot(c, 600, size%2 == 0)
 		if !errors.Is(err, wantErr) || (err == nil) != (wantErr == nil) || err == nil && got != want {

@@ -59,7 +59,7 @@ func write(t *testing.T, c net.Conn, s string) {
 }
 
 // slow runs a reading of a connection whose peer sends one octet of text every step, in fake time.
-func slow(t *testing.T, lim Limits, text string, step time.Duration, read func(c *Conn) error) (err error, took time.Duration) {
+func slow(t *testing.T, lim Limits, text string, step time.Duration, read func(c *Conn) error) (took time.Duration, err error) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		a, b := net.Pipe()
@@ -83,7 +83,7 @@ func slow(t *testing.T, lim Limits, text string, step time.Duration, read func(c
 		<-done
 		b.Close()
 	})
-	return err, took
+	return took, err
 }
 
 func readLine(c *Conn) error { _, err := c.ReadLine(); return err }
@@ -115,7 +115,7 @@ func TestTimeBounds(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			err, took := slow(t, tc.lim, tc.text, tc.step, tc.read)
+			took, err := slow(t, tc.lim, tc.text, tc.step, tc.read)
 			if !errors.Is(err, tc.err) || (err == nil) != (tc.err == nil) {
 				t.Errorf("got %v, want %v", err, tc.err)
 			}
@@ -341,6 +341,34 @@ func TestWatchPeerCancelsWhenThePeerLeaves(t *testing.T) {
 	}
 	stop()
 	c.Close()
+}
+
+func TestWatchPeerForEndsWithTheTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		defer b.Close()
+		c := New(a, Limits{})
+		start := time.Now()
+		ctx, stop := c.WatchPeerFor(context.Background(), 10*time.Second)
+		<-ctx.Done()
+		if took := time.Since(start); took < 10*time.Second || took > 10*time.Second+peerPeriod {
+			t.Errorf("took %v", took)
+		}
+		if !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+			t.Errorf("cause %v", context.Cause(ctx))
+		}
+		stop()
+		if ctx, stop = c.WatchPeer(context.Background()); ctx.Err() != nil {
+			t.Error("the next command inherits the bound")
+		}
+		time.Sleep(time.Hour)
+		if ctx.Err() != nil {
+			t.Error("the next command inherits the bound")
+		}
+		stop()
+		c.Close()
+	})
 }
 
 func TestWatchPeerLeavesPipelinedInputAlone(t *testing.T) {

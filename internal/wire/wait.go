@@ -120,6 +120,7 @@ type watch struct {
 	mu     sync.Mutex
 	timer  *time.Timer
 	cancel context.CancelCauseFunc // nil while no command runs
+	until  time.Time               // the command's own deadline, zero for none
 	secure bool
 }
 
@@ -128,11 +129,21 @@ type watch struct {
 // what the peer pipelined stays where it is. There is one watch at a time: call the returned function at the end of
 // the command.
 func (c *Conn) WatchPeer(parent context.Context) (context.Context, context.CancelFunc) {
+	return c.WatchPeerFor(parent, 0)
+}
+
+// WatchPeerFor is WatchPeer with a bound on the command's time, 0 for none: the context is cancelled, with cause
+// context.DeadlineExceeded, up to 250 ms after d has passed. It costs less than a deadline of its own.
+func (c *Conn) WatchPeerFor(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	w := &c.watch
 	w.mu.Lock()
 	w.cancel = cancel
 	w.secure = c.tls != nil
+	w.until = time.Time{}
+	if d > 0 {
+		w.until = time.Now().Add(d)
+	}
 	if w.timer == nil {
 		w.timer = time.AfterFunc(peerPeriod, c.lookAtPeer)
 	} else {
@@ -162,8 +173,13 @@ func (c *Conn) lookAtPeer() {
 	if w.cancel == nil {
 		return
 	}
-	if peerGone(c.raw, w.secure) {
+	switch {
+	case peerGone(c.raw, w.secure):
 		w.cancel(ErrPeerGone)
+		w.cancel = nil
+		return
+	case !w.until.IsZero() && !time.Now().Before(w.until):
+		w.cancel(context.DeadlineExceeded)
 		w.cancel = nil
 		return
 	}
