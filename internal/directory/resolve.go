@@ -296,7 +296,8 @@ func (x *expansion) add(r Recipient) error {
 }
 
 // Owns tells whether an account may send as an address: its own, with or without a sub-address, an alias that leads to
-// it (alone or among others), and the role addresses that it reads. A catch-all gives no such right.
+// it (alone or among others), and the role addresses that it reads. A catch-all gives no such right, and a suspended
+// account owns nothing.
 func (d *Directory) Owns(ctx context.Context, id store.AccountID, a address.Address) (bool, error) {
 	domain, ok := (*d.domains.Load())[a.Domain]
 	if !ok {
@@ -309,7 +310,7 @@ func (d *Directory) Owns(ctx context.Context, id store.AccountID, a address.Addr
 	var res Resolution
 	switch {
 	case k.account != nil:
-		return k.account.ID == id, nil
+		return k.account.ID == id && !k.account.Suspended, nil
 	case k.alias != nil:
 		res, err = d.expand(ctx, k.alias, "")
 	case IsRole(a):

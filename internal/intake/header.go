@@ -91,6 +91,10 @@ func (t *Transaction) checkAuthors(ctx context.Context, field string, value []by
 // they were here, and by a forwarding address of ours that they were delivered to before.
 func (t *Transaction) checkLoop(h message.Header) error {
 	hops, own := 0, 0
+	forwards := make(map[string]bool, len(t.forwards))
+	for _, a := range t.forwards {
+		forwards[a.Key()] = true
+	}
 	for i := range h {
 		f := &h[i]
 		switch {
@@ -99,15 +103,10 @@ func (t *Transaction) checkLoop(h message.Header) error {
 			if receivedBy(f.Value, t.in.opts.Hostname) {
 				own++
 			}
-		case len(t.forwards) > 0 && f.Is("Delivered-To"):
+		case len(forwards) > 0 && f.Is("Delivered-To"):
 			to, err := address.Parse(strings.Trim(string(f.Unfolded()), "<>"))
-			if err != nil {
-				continue
-			}
-			for _, fw := range t.forwards {
-				if fw.Key() == to.Key() {
-					return smtp.Errorf(554, "5.4.6", "mail loop: it was delivered to <%s> before", to)
-				}
+			if err == nil && forwards[to.Key()] {
+				return smtp.Errorf(554, "5.4.6", "mail loop: it was delivered to <%s> before", to)
 			}
 		}
 	}

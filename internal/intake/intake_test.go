@@ -295,6 +295,9 @@ func TestUsersSendOnlyAsThemselves(t *testing.T) {
 			t.Errorf("MAIL FROM:<%s>: %s, want %s", sender, got, want)
 		}
 	}
+	if _, err := h.envelope(t, h.user("sue"), from(t, "sue@example.test")); code(t, err) != "553 5.7.1" {
+		t.Errorf("a session that outlives its account's suspension: %v", err)
+	}
 	for header, want := range map[string]string{
 		"From: anna@example.test\r\n": "250", "From: Anna <ANNA@example.test>, info@example.test\r\nSender: anna@example.test\r\n": "250",
 		"From: =?utf-8?q?Anna?= <anna+x@example.test>\r\n": "250", "FROM : anna@example.test\r\n": "250",
@@ -372,6 +375,19 @@ func TestOneCopyForEachAccountInOneDelivery(t *testing.T) {
 	}
 	if q := got.Queue; q.Account != h.ids["anna"] || q.From != "anna@example.test" || q.TraceID != "TRACE" || q.Size != int64(len(got.text)) || len(q.Prefix) != 0 {
 		t.Errorf("queued as %+v", q)
+	}
+}
+
+func TestManyNamesOfOneAddressDoNotMultiplyItsMail(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	var rcpts []string
+	for i := range 200 {
+		rcpts = append(rcpts, fmt.Sprintf("away+%d@example.test", i), fmt.Sprintf("mixed+%d@example.test", i))
+	}
+	got, err := h.send(t, stranger(), from(t, "x@remote.test"), plain, rcpts...)
+	if err != nil || len(got.Queue.Recipients) != 3 || len(got.Local) != 1 {
+		t.Errorf("%v: %+v", err, got.Queue)
 	}
 }
 

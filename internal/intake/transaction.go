@@ -19,14 +19,15 @@ type Transaction struct {
 	internal bool // made by this server: Submit
 	set      directory.Settings
 
-	begun    bool
-	mail     smtp.Mail
-	rcpts    []recipient // as accepted
-	locals   []local
-	accounts map[store.AccountID]bool // in locals, once there are several
-	remotes  []store.QueueRecipient
-	forwards []address.Address // recipients of ours that lead to other servers
-	direct   bool              // some remote recipient was named by the sender
+	begun     bool
+	mail      smtp.Mail
+	rcpts     []recipient // as accepted
+	locals    []local
+	accounts  map[store.AccountID]bool // in locals, once there are several
+	remotes   []store.QueueRecipient
+	elsewhere map[string]bool   // keys of the addresses in remotes
+	forwards  []address.Address // recipients of ours that lead to other servers
+	direct    bool              // some remote recipient was named by the sender
 
 	spool *Spool
 }
@@ -57,7 +58,8 @@ func (t *Transaction) Abort() {
 		t.spool = nil
 	}
 	t.begun, t.mail = false, smtp.Mail{}
-	t.rcpts, t.locals, t.remotes, t.forwards, t.accounts, t.direct = nil, nil, nil, nil, nil, false
+	t.rcpts, t.locals, t.accounts = nil, nil, nil
+	t.remotes, t.elsewhere, t.forwards, t.direct = nil, nil, nil, false
 }
 
 // user tells whether the rules for users of ours apply.
@@ -184,7 +186,8 @@ func (t *Transaction) quota(ctx context.Context, route routing.Route) error {
 	return nil
 }
 
-// accept adds a recipient and its targets. An account gets one copy however often it is named.
+// accept adds a recipient and its targets. An account or address gets one copy however often it is named, also through
+// aliases: many recipients that lead to one address must not multiply its mail.
 func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 	rc := recipient{to: r.To, notify: r.Notify, orcpt: r.ORcpt}
 	notify := r.Notify
@@ -207,7 +210,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 			continue
 		}
 		leaves = true
-		t.remotes = append(t.remotes, store.QueueRecipient{
+		t.addRemote(target.Remote, store.QueueRecipient{
 			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
 		})
 	}
@@ -230,6 +233,18 @@ func originalRecipient(r smtp.Rcpt, route routing.Route) string {
 		return "rfc822;" + r.To.String()
 	}
 	return "utf-8;" + r.To.String()
+}
+
+func (t *Transaction) addRemote(to address.Address, q store.QueueRecipient) {
+	key := to.Key()
+	if t.elsewhere[key] {
+		return
+	}
+	if t.elsewhere == nil {
+		t.elsewhere = make(map[string]bool)
+	}
+	t.elsewhere[key] = true
+	t.remotes = append(t.remotes, q)
 }
 
 func (t *Transaction) addLocal(l local) {

@@ -18,7 +18,7 @@ CREATE TABLE directory_account (
 	language         TEXT   NOT NULL DEFAULT 'en',
 	admin            INTEGER NOT NULL DEFAULT 0,
 	suspended        INTEGER NOT NULL DEFAULT 0,
-	quota_bytes      INTEGER NOT NULL DEFAULT 0, -- 0: none
+	quota_bytes      INTEGER NOT NULL DEFAULT 0, -- 0: none; mail_account holds what is enforced, set by the same transaction
 	quota_messages   INTEGER NOT NULL DEFAULT 0,
 	password         TEXT   NOT NULL DEFAULT '', -- argon2id in PHC form, '' for none
 	password_version INTEGER NOT NULL DEFAULT 1,  -- grows with each change, so that remembered logins end
