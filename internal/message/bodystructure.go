@@ -15,7 +15,7 @@ func AppendBodyStructure(dst []byte, p *Part, extended bool) []byte {
 			dst = AppendBodyStructure(dst, c, extended)
 		}
 		dst = append(dst, ' ')
-		dst = appendIMAPString(dst, []byte(p.Subtype))
+		dst = appendIMAPText(dst, p.Subtype)
 		if extended {
 			dst = append(dst, ' ')
 			dst = appendParams(dst, p.Params)
@@ -44,9 +44,9 @@ func AppendBodyStructure(dst []byte, p *Part, extended bool) []byte {
 
 // appendBodyFields appends type, subtype, parameters, id, description, encoding and octets of a single part.
 func appendBodyFields(dst []byte, p *Part) []byte {
-	dst = appendIMAPString(dst, []byte(p.Type))
+	dst = appendIMAPText(dst, p.Type)
 	dst = append(dst, ' ')
-	dst = appendIMAPString(dst, []byte(p.Subtype))
+	dst = appendIMAPText(dst, p.Subtype)
 	dst = append(dst, ' ')
 	if len(p.Params) == 0 && p.Type == "text" && p.Subtype == "plain" && !p.Header.Has("Content-Type") {
 		dst = append(dst, `("charset" "us-ascii")`...) // RFC 2045, section 5.2
@@ -58,7 +58,7 @@ func appendBodyFields(dst []byte, p *Part) []byte {
 	dst = append(dst, ' ')
 	dst = appendFieldValue(dst, p.Header, "Content-Description")
 	dst = append(dst, ' ')
-	dst = appendIMAPString(dst, []byte(p.Encoding))
+	dst = appendIMAPText(dst, p.Encoding)
 	dst = append(dst, ' ')
 	return strconv.AppendInt(dst, p.Size(), 10)
 }
@@ -75,7 +75,7 @@ func appendExtension(dst []byte, p *Part) []byte {
 		dst = append(dst, "NIL"...)
 	} else {
 		dst = append(dst, '(')
-		dst = appendIMAPString(dst, []byte(p.Disposition))
+		dst = appendIMAPText(dst, p.Disposition)
 		dst = append(dst, ' ')
 		dst = appendParams(dst, p.DispositionParams)
 		dst = append(dst, ')')
@@ -127,14 +127,14 @@ func appendParams(dst []byte, ps Params) []byte {
 			sep = '('
 		}
 		dst = append(dst, sep)
-		name, value := p.Name, []byte(p.Value)
-		if p.extended && !isPlainASCII(value) {
+		name, value := p.Name, p.Value
+		if p.extended && !isPlainASCII([]byte(value)) {
 			name += "*"
-			value = appendExtValue(nil, p.Value)
+			value = string(appendExtValue(nil, value))
 		}
-		dst = appendIMAPString(dst, []byte(name))
+		dst = appendIMAPText(dst, name)
 		dst = append(dst, ' ')
-		dst = appendIMAPString(dst, value)
+		dst = appendIMAPText(dst, value)
 	}
 	return append(dst, ')')
 }

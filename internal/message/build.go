@@ -26,10 +26,9 @@ type Builder struct {
 	// Rand is where boundaries and message ids come from; nil is crypto/rand.
 	Rand io.Reader
 
-	head    []byte
-	body    *Entity
-	hasDate bool
-	err     error
+	head []byte
+	body *Entity
+	err  error
 }
 
 // NewBuilder starts a message.

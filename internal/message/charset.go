@@ -231,63 +231,90 @@ const sniffLength = 16 << 10
 // textReader converts decoded text with a charset label to UTF-8. A byte order mark counts more than the label; without
 // a usable label come UTF-8, the declaration inside HTML, a guess by frequency, and Windows-1252.
 func textReader(r io.Reader, label string, html bool) io.Reader {
-	e := charsetByLabel(label)
-	if e != nil && e != unicode.UTF8 {
-		return &charsetReader{src: r, enc: e}
-	}
-	return &charsetReader{src: r, enc: e, html: html}
+	return &charsetReader{src: r, enc: charsetByLabel(label), html: html}
 }
 
-// charsetReader decides on the first read, so that making it costs nothing.
+// charsetReader reads blocks. Without a label those of ASCII pass as they are, until one shows what the charset is.
 type charsetReader struct {
-	src  io.Reader
-	enc  encoding.Encoding
-	html bool
-	out  io.Reader
-	err  error
+	src   io.Reader
+	enc   encoding.Encoding
+	html  bool
+	meta  string // what HTML declares in its first block
+	begun bool
+	more  bool // out is one block of ASCII
+	out   io.Reader
+	err   error // of src, after what was read before it
 }
+
+const sniffBlock = 4 << 10
 
 // Read implements io.Reader.
 func (c *charsetReader) Read(b []byte) (int, error) {
-	if c.err != nil {
-		return 0, c.err
+	for {
+		if c.out != nil {
+			n, err := c.out.Read(b)
+			if n > 0 || err != io.EOF || !c.more {
+				return n, err
+			}
+		}
+		if c.err != nil {
+			return 0, c.err
+		}
+		c.next()
 	}
-	if c.out == nil {
-		c.start()
-	}
-	return c.out.Read(b)
 }
 
-func (c *charsetReader) start() {
-	head := make([]byte, 4<<10)
-	n, err := io.ReadFull(c.src, head)
-	head = head[:n]
-	if err == nil && c.enc == nil {
-		more := make([]byte, sniffLength)
-		copy(more, head)
-		var m int
-		m, err = io.ReadFull(c.src, more[n:])
-		head = more[:n+m]
+// next reads a block and decides what it is.
+func (c *charsetReader) next() {
+	block := make([]byte, sniffBlock)
+	block, c.err = readBlock(c.src, block)
+	enc, skip := c.enc, 0
+	if !c.begun {
+		c.begun = true
+		if mark, n := byteOrderMark(block); mark != nil {
+			enc, skip = mark, n
+		} else if c.html && enc == nil {
+			c.meta = metaCharset(block)
+		}
 	}
-	src := io.Reader(bytes.NewReader(head))
-	switch err {
-	case nil:
-		src = io.MultiReader(src, c.src)
-	case io.EOF, io.ErrUnexpectedEOF:
-	default:
-		src = io.MultiReader(src, failing{err})
+	if enc == nil && isASCII(block) && !hasEscapes(block) {
+		c.out, c.more = bytes.NewReader(block), true
+		return
 	}
-	enc, skip := byteOrderMark(head)
-	if enc != nil {
-		_, _ = io.CopyN(io.Discard, src, int64(skip))
-	} else if enc = c.enc; enc == nil {
-		enc = sniff(head, err != nil, c.html)
+	if enc == nil {
+		if c.err == nil {
+			more := append(make([]byte, 0, sniffLength), block...)
+			var rest []byte
+			rest, c.err = readBlock(c.src, more[len(block):sniffLength])
+			block = more[:len(block)+len(rest)]
+		}
+		enc = sniff(block, c.err != nil, c.meta)
 	}
+	rest := c.src
+	if c.err != nil {
+		rest = failing{c.err}
+	}
+	src := io.MultiReader(bytes.NewReader(block[skip:]), rest)
+	c.more = false
 	if enc == unicode.UTF8 {
 		c.out = transform.NewReader(src, replaceInvalid{})
 		return
 	}
 	c.out = transform.NewReader(src, enc.NewDecoder())
+}
+
+// readBlock fills the block as far as the reader goes; the error is io.EOF when it ends.
+func readBlock(r io.Reader, block []byte) ([]byte, error) {
+	n, err := io.ReadFull(r, block)
+	if err == io.ErrUnexpectedEOF {
+		err = io.EOF
+	}
+	return block[:n], err
+}
+
+// hasEscapes tells ASCII that may be ISO 2022 or HZ.
+func hasEscapes(b []byte) bool {
+	return bytes.IndexByte(b, 0x1b) >= 0 || bytes.Contains(b, []byte("~{"))
 }
 
 // failing is a reader that has nothing but an error.
@@ -311,17 +338,13 @@ func byteOrderMark(b []byte) (encoding.Encoding, int) {
 	return nil, 0
 }
 
-// sniff finds the charset of text without a label.
-func sniff(head []byte, whole, html bool) encoding.Encoding {
-	if utf8Prefix(head, whole) {
-		if !bytes.Contains(head, []byte("\x1b$")) && !bytes.Contains(head, []byte("~{")) {
-			return unicode.UTF8
-		}
+// sniff finds the charset of text without a label, which begins with head and may go on unless that is the whole.
+func sniff(head []byte, whole bool, meta string) encoding.Encoding {
+	if utf8Prefix(head, whole) && !hasEscapes(head) {
+		return unicode.UTF8
 	}
-	if html {
-		if e := charsetByLabel(metaCharset(head)); e != nil {
-			return e
-		}
+	if e := charsetByLabel(meta); e != nil {
+		return e
 	}
 	if guess := chardet.Detect(head); guess.Confidence >= 0.5 {
 		if e := charsetByLabel(guess.Encoding); e != nil {

@@ -135,6 +135,15 @@ func TestTextIsConvertedToUTF8(t *testing.T) {
 		{"ISO-2022-JP", "text/plain; charset=iso-2022-jp", []byte("\x1b$BF|K\\8l\x1b(B"), "日本語"},
 		{"other parts stay", "application/octet-stream; charset=gbk", gb, string(gb)},
 		{"empty", "text/plain", nil, ""},
+		{
+			"ASCII for long, then GBK", "text/plain", append(bytes.Repeat([]byte("plain text\r\n"), 5000), encodeGB(t, long)...),
+			strings.Repeat("plain text\r\n", 5000) + long,
+		},
+		{
+			"HTML of ASCII for long, then as declared", "text/html", append([]byte("<meta charset=koi8-r>"+strings.Repeat("x", 50_000)), "\xf0\xd2"...),
+			"<meta charset=koi8-r>" + strings.Repeat("x", 50_000) + "Пр",
+		},
+		{"ISO-2022-JP without a label", "text/plain", []byte("\x1b$BF|K\\8l$G$9!#\x1b(B"), "日本語です。"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

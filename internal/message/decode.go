@@ -222,6 +222,10 @@ func (d *quotedReader) Read(b []byte) (int, error) {
 }
 
 func (d *quotedReader) decode() {
+	if d.buf == nil {
+		d.buf = make([]byte, 0, len(d.in.rest)+maxTrailing)
+		d.spaces = make([]byte, 0, 16)
+	}
 	for i := 0; i < len(d.in.rest); i++ {
 		if d.state == quotedText {
 			i += d.copyText(d.in.rest[i:])

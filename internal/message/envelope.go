@@ -173,6 +173,21 @@ func appendNString(dst, v []byte, there bool) []byte {
 	return appendIMAPString(dst, v)
 }
 
+// appendIMAPText is appendIMAPString of a string, which mostly is short and plain.
+func appendIMAPText(dst []byte, s string) []byte {
+	if len(s) > maxQuoted {
+		return appendIMAPString(dst, []byte(s))
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f || s[i] == '"' || s[i] == '\\' {
+			return appendIMAPString(dst, []byte(s))
+		}
+	}
+	dst = append(dst, '"')
+	dst = append(dst, s...)
+	return append(dst, '"')
+}
+
 // appendIMAPString appends raw header text as a string of printable ASCII: quoted, or a literal when it is long.
 func appendIMAPString(dst, v []byte) []byte {
 	if !isPlainASCII(v) {

@@ -195,8 +195,7 @@ const (
 func Preview(p *Part, r io.ReaderAt) string {
 	plain, rich := previewParts(p)
 	if plain != nil {
-		buf, _ := io.ReadAll(io.LimitReader(plain.Text(r), previewPlain))
-		if s := previewText(buf, true); s != "" {
+		if s := plainPreview(plain.Text(r)); s != "" {
 			return s
 		}
 	}
@@ -205,6 +204,20 @@ func Preview(p *Part, r io.ReaderAt) string {
 		return previewText([]byte(s), false)
 	}
 	return ""
+}
+
+// plainPreview reads on only while what it has gives less than a whole preview. What can't be read is left out.
+func plainPreview(r io.Reader) string {
+	buf := make([]byte, 0, 1<<10)
+	for {
+		n, err := io.ReadFull(r, buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		s := previewText(buf, true)
+		if err != nil || len(buf) >= previewPlain || utf8.RuneCountInString(s) >= previewChars-1 {
+			return s
+		}
+		buf = append(make([]byte, 0, 4*cap(buf)), buf...)
+	}
 }
 
 // previewParts finds the first plain and the first HTML text; embedded messages are not looked into.
@@ -246,6 +259,7 @@ func previewText(b []byte, quotes bool) string {
 
 func collapse(b []byte, dropQuotes bool) string {
 	var out strings.Builder
+	out.Grow(min(len(b), previewChars+previewChars/2))
 	chars := 0
 	space := false
 	for line := range bytes.Lines(b) {
