@@ -42,7 +42,6 @@ type settled struct {
 
 	put  bool     // ref is a record of our own, which must be settled
 	ref  blob.Ref // where put
-	heal blob.Ref // the record of the same content that is damaged; the zero Ref when there is none
 	kept bool     // the row names ref, as far as the last run of the transaction knows
 }
 
@@ -52,8 +51,12 @@ var errNoContent = errors.New("store: content is gone")
 // hashKey is the part of a hash that is indexed.
 func hashKey(sum blob.ID) int64 { return int64(binary.BigEndian.Uint64(sum[:8])) }
 
-// settle hashes a content and puts it on stable storage, unless it is there.
-func (s *Store) settle(ctx context.Context, shard uint32, c Content) (*settled, error) {
+// lookFrom is the size from which a delivery looks for the same content before it stores its own. What is delivered is
+// hardly ever the same, its Received field alone sees to that, so for small contents the look would cost more than it spares.
+const lookFrom = 64 << 10
+
+// settle hashes a content and puts it on stable storage. With look it is spared when a row with the same content is there.
+func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) (*settled, error) {
 	size := c.Size()
 	if size < 0 || size > math.MaxUint32 {
 		return nil, fmt.Errorf("content of %d octets: %w", size, ErrLimit)
@@ -64,18 +67,15 @@ func (s *Store) settle(ctx context.Context, shard uint32, c Content) (*settled, 
 	}
 	t := &settled{content: c, shard: shard}
 	h.Sum(t.sum[:0])
-	ref, found, err := s.findContent(ctx, t.sum)
-	if err != nil {
-		return nil, err
-	}
-	if found {
-		// A second copy is only spared when the first one can be read.
-		err := s.checkContent(ref)
-		if err == nil {
+	if look {
+		ref, found, err := s.findContent(ctx, t.sum)
+		if err != nil {
+			return nil, err
+		}
+		// A copy is only spared when the first one can be read.
+		if found && s.checkContent(ref) == nil {
 			return t, nil
 		}
-		s.log.Error("store: a stored content is damaged and is written anew", "record", ref.String(), "err", err)
-		t.heal = ref
 	}
 	return t, s.putContent(ctx, t)
 }
@@ -169,8 +169,8 @@ func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
 	case err != nil:
 		return 0, fmt.Errorf("look for content: %w", err)
 	}
-	if t.put && at == t.heal {
-		return id, tx.healBlob(t, id, refs)
+	if t.put {
+		return id, tx.replaceBlob(t, id, at, refs)
 	}
 	if err := tx.exec(`UPDATE blob SET refs = refs + $2 WHERE blob_id = $1`, id, refs); err != nil {
 		return 0, fmt.Errorf("share content: %w", err)
@@ -190,16 +190,17 @@ func (tx *Tx) insertBlob(t *settled, refs int64) (int64, error) {
 	return id, nil
 }
 
-// healBlob lets a row name a sound record in place of a damaged one.
-func (tx *Tx) healBlob(t *settled, id, refs int64) error {
+// replaceBlob lets a row name the record that was just written in place of an older one with the same content: the new one
+// is known to be sound, and what its sender was promised can't hang on octets that nobody has looked at for years.
+func (tx *Tx) replaceBlob(t *settled, id int64, old blob.Ref, refs int64) error {
 	err := tx.exec(`UPDATE blob SET segment = $2, place = $3, stored = $4, length = $5, refs = refs + $6 WHERE blob_id = $1`,
 		id, t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
 	if err != nil {
 		return fmt.Errorf("content: %w", err)
 	}
 	tx.segmentLives(t.ref, 1)
-	tx.segmentLives(t.heal, -1)
-	tx.freed = append(tx.freed, t.heal)
+	tx.segmentLives(old, -1)
+	tx.freed = append(tx.freed, old)
 	t.kept = true
 	return nil
 }

@@ -22,7 +22,6 @@ func shardOf(acct AccountID) uint32 { return uint32(acct) ^ uint32(acct>>16) }
 // Deliver commits everything that one accepted message changes: an entry in each local mailbox and the rows of the queue.
 // It returns when the octets and the rows are on stable storage.
 func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
-	refs := int64(0)
 	shard := uint32(0)
 	if len(d.Local) > 0 {
 		shard = shardOf(d.Local[0].Account)
@@ -31,7 +30,7 @@ func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 	} else {
 		return Delivered{}, nil
 	}
-	content, err := s.settle(ctx, shard, d.Content)
+	content, err := s.settle(ctx, shard, d.Content, d.Content.Size() >= lookFrom)
 	if err != nil {
 		return Delivered{}, fmt.Errorf("store: deliver: %w", err)
 	}
@@ -42,7 +41,7 @@ func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 		if err := tx.admit(&d); err != nil {
 			return err
 		}
-		refs = int64(len(accountsOf(d.Local)))
+		refs := int64(len(accountsOf(d.Local)))
 		if d.Queue != nil {
 			refs++
 		}
@@ -207,7 +206,7 @@ func (s *Store) Append(ctx context.Context, acct AccountID, mbox MailboxID, msgs
 	var summaries [][]byte
 	var octets int64
 	for i := range msgs {
-		t, err := s.settle(ctx, shardOf(acct), msgs[i].Content)
+		t, err := s.settle(ctx, shardOf(acct), msgs[i].Content, true)
 		if err != nil {
 			s.settleAll(contents, err)
 			return nil, fmt.Errorf("store: append to mailbox %d of account %d: %w", mbox, acct, err)

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -12,80 +14,102 @@ import (
 )
 
 // summaryBatch is how many summaries one query reads.
-const summaryBatch = 256
+const summaryBatch = 128
 
 // Summaries calls fn for the messages in the order of ids. A message that is gone is left out. So is one whose summary is
 // damaged: the others are still read, and the error at the end is ErrCorrupt. Envelope and BodyStructure are valid during
-// the call only. An error of fn ends it and is returned as it is.
+// the call only. An error of fn ends it and is returned as it is. Nothing of the database is held while fn runs, so that it
+// may write to the network.
 func (s *Store) Summaries(ctx context.Context, acct AccountID, ids []MessageID, fn func(MessageID, *Summary) error) error {
+	b := summaryBatches.Get().(*summaryRows)
+	defer summaryBatches.Put(b)
 	var damaged error
 	for len(ids) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(summaryBatch, len(ids))
-		bad, err := s.summaries(ctx, acct, ids[:n], fn)
-		if err != nil {
-			return err
+		if err := s.readSummaries(ctx, acct, ids[:n], b); err != nil {
+			return fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
 		}
-		damaged = errors.Join(damaged, bad)
+		for i := range b.rows {
+			id := b.rows[i].id
+			if err := decodeSummary(b.rows[i].data(b), &b.summary); err != nil {
+				s.log.Error("store: damaged summary", "account", acct, "message", id, "err", err)
+				damaged = errors.Join(damaged, fmt.Errorf("store: message %d of account %d: %w", id, acct, err))
+				continue
+			}
+			if err := fn(id, &b.summary); err != nil {
+				return err
+			}
+		}
 		ids = ids[n:]
 	}
 	return damaged
 }
 
-// summaries reads one batch.
-func (s *Store) summaries(ctx context.Context, acct AccountID, ids []MessageID, fn func(MessageID, *Summary) error) (damaged, err error) {
+// summaryRows is a batch of encoded summaries: buf holds them all.
+type summaryRows struct {
+	buf     []byte
+	rows    []summaryRow
+	summary Summary
+}
+
+type summaryRow struct {
+	id       MessageID
+	from, to int
+}
+
+func (r *summaryRow) data(b *summaryRows) []byte { return b.buf[r.from:r.to] }
+
+var summaryBatches = sync.Pool{New: func() any { return new(summaryRows) }}
+
+// readSummaries reads one batch in the order of ids.
+func (s *Store) readSummaries(ctx context.Context, acct AccountID, ids []MessageID, b *summaryRows) error {
 	list := make([]int64, len(ids))
 	for i, id := range ids {
 		list[i] = int64(id)
 	}
+	b.buf, b.rows = b.buf[:0], b.rows[:0]
 	d := s.db.Dialect
 	// The context is looked at between batches: one here would cost a goroutine for each query.
 	rows, err := s.reads.query(context.WithoutCancel(ctx), `SELECT m.message_id, m.summary FROM `+d.Table("t", "$2")+
 		`, message AS m WHERE m.message_id = t.v AND m.account_id = $1`, acct, d.Numbers(list))
 	if err != nil {
-		return nil, fmt.Errorf("store: summaries of account %d: %w", acct, err)
+		return err
 	}
 	defer rows.Close()
-	// The rows come in the order of the list, as long as the planner does the obvious. What comes early waits.
-	early := make(map[MessageID][]byte)
-	next := 0
-	emit := func(id MessageID, b []byte) error {
-		var m Summary
-		if err := decodeSummary(b, &m); err != nil {
-			s.log.Error("store: damaged summary", "account", acct, "message", id, "err", err)
-			damaged = errors.Join(damaged, fmt.Errorf("store: message %d of account %d: %w", id, acct, err))
-			return nil
-		}
-		return fn(id, &m)
-	}
-	for rows.Next() {
+	ordered := true
+	for next := 0; rows.Next(); {
 		var id MessageID
-		var b sql.RawBytes
-		if err := rows.Scan(&id, &b); err != nil {
-			return damaged, fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+		var raw sql.RawBytes
+		if err := rows.Scan(&id, &raw); err != nil {
+			return err
 		}
-		if next < len(ids) && ids[next] == id {
+		from := len(b.buf)
+		b.buf = append(b.buf, raw...)
+		b.rows = append(b.rows, summaryRow{id, from, len(b.buf)})
+		for next < len(ids) && ids[next] != id {
 			next++
-			if err := emit(id, b); err != nil {
-				return damaged, err
-			}
-			continue
 		}
-		early[id] = append([]byte(nil), b...)
+		ordered = ordered && next < len(ids)
 	}
 	if err := rows.Err(); err != nil {
-		return damaged, fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+		return err
 	}
-	for ; next < len(ids); next++ {
-		if b, ok := early[ids[next]]; ok {
-			if err := emit(ids[next], b); err != nil {
-				return damaged, err
-			}
-		}
+	if !ordered { // the planner is free to begin with the messages
+		b.sort(ids)
 	}
-	return damaged, nil
+	return nil
+}
+
+// sort puts the rows into the order of ids.
+func (b *summaryRows) sort(ids []MessageID) {
+	at := make(map[MessageID]int, len(ids))
+	for i, id := range ids {
+		at[id] = i
+	}
+	slices.SortStableFunc(b.rows, func(x, y summaryRow) int { return cmp.Compare(at[x.id], at[y.id]) })
 }
 
 // OpenBlob opens the octets of a message; Close it.
