@@ -47,12 +47,12 @@ func newCodec() (*codec, error) {
 	return &codec{enc: enc, dec: dec}, nil
 }
 
-// block borrows a buffer of blockSize.
+// block borrows a buffer of blockSize, with a capacity that a frame of a block never exceeds.
 func (c *codec) block() *[]byte {
 	if b, ok := c.blocks.Get().(*[]byte); ok {
 		return b
 	}
-	b := make([]byte, blockSize)
+	b := make([]byte, blockSize, blockSize+blockSize/64)
 	return &b
 }
 
@@ -131,12 +131,13 @@ func (c *codec) encodeBlock(dst []byte, r io.ReaderAt, size, i int64, compress b
 	if err := readFull(r, (*raw)[:n], i*blockSize); err != nil {
 		return dst, 0, err
 	}
-	packed := c.enc.EncodeAll((*raw)[:n], dst[start:start:start+n])
-	if len(packed) >= n { // it may have grown beyond dst into memory of its own
-		packed = append(dst[start:start], (*raw)[:n]...)
+	out := c.block()
+	defer c.blocks.Put(out)
+	packed := c.enc.EncodeAll((*raw)[:n], (*out)[:0])
+	if len(packed) >= n {
+		packed = (*raw)[:n]
 	}
-	dst = dst[:start+len(packed)]
-	copy(dst[start:], packed) // in place already, unless the encoder took memory of its own
+	dst = append(dst, packed...)
 	return dst, crc32.Checksum(dst[start:], castagnoli), nil
 }
 

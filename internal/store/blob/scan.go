@@ -31,8 +31,8 @@ type record struct {
 	ref Ref
 }
 
-// newScanner begins a scan at off. It needs the segment header for the marker; when that is damaged, it takes the
-// marker from the first record, whose checksum tells whether it is one.
+// newScanner begins a scan at off. It needs the segment header for the marker; when that is damaged, it answers
+// ErrCorrupt, but with a scanner if the marker can be taken from the first record, whose checksum tells that it is one.
 func newScanner(r io.ReaderAt, size int64, g Segment, off int64) (*scanner, segmentHeader, error) {
 	b := make([]byte, segmentHeaderSize+recordHeaderSize)
 	n, err := r.ReadAt(b, 0)
@@ -158,10 +158,12 @@ func (s *Store) verifySegment(ctx context.Context, g Segment, fn func(Ref, ID, e
 	}
 	sc, _, err := newScanner(h.file, size, g, 0)
 	if err != nil {
-		if errors.Is(err, ErrCorrupt) {
-			return fn(Ref{Segment: g, StoredLen: size}, ID{}, err)
+		if !errors.Is(err, ErrCorrupt) {
+			return err
 		}
-		return err
+		if err := fn(Ref{Segment: g, StoredLen: size}, ID{}, err); err != nil || sc == nil {
+			return err
+		}
 	}
 	for {
 		if err := ctx.Err(); err != nil {
