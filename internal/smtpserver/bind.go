@@ -3,8 +3,11 @@ package smtpserver
 import (
 	"io"
 
+	"waxwing/internal/auth"
 	"waxwing/internal/intake"
 )
+
+var _ Authenticator = (*auth.Auth)(nil)
 
 // Bind makes the intake of this server an Intake.
 func Bind(in *intake.Intake) Intake { return bound{in} }

@@ -67,7 +67,7 @@ func (srv *Server) sleep(d time.Duration) bool {
 	select {
 	case <-t.C:
 		return true
-	case <-srv.stop:
+	case <-srv.drain.Done():
 		return false
 	}
 }
@@ -255,9 +255,8 @@ func (srv *Server) trusts(a netip.Addr) bool {
 // without being committed. It returns when every goroutine of the server has ended.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	srv.mu.Lock()
-	if !srv.draining.Swap(true) {
-		close(srv.stop)
-	}
+	srv.draining.Store(true)
+	srv.stop()
 	for l := range srv.listeners {
 		l.Close()
 	}

@@ -111,6 +111,27 @@ func TestShutdownTellsIdleSessionsAndLetsTransactionsFinish(t *testing.T) {
 	}
 }
 
+func TestShutdownDoesNotWaitForHandshakes(t *testing.T) {
+	t.Parallel()
+	opts := options(newRecorder())
+	opts.Limits.Handshake = time.Hour
+	begun := make(chan struct{})
+	opts.Metrics.Sessions = func(_ Mode, change int) {
+		if change > 0 {
+			close(begun)
+		}
+	}
+	srv, addr := serve(t, opts, Submissions)
+	c := dial(t, addr)
+	<-begun
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	c.expectEnd()
+}
+
 func TestShutdownCutsWhatDoesNotFinish(t *testing.T) {
 	t.Parallel()
 	rec := newRecorder()

@@ -93,8 +93,8 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	for _, n := range []struct {
-		v     *int
-		else_ int
+		v        *int
+		standard int
 	}{
 		{&l.Sessions, 10_000},
 		{&l.SessionsPerPeer, 50},
@@ -106,12 +106,12 @@ func (l Limits) withDefaults() Limits {
 		{&l.MinRate, 100},
 	} {
 		if *n.v <= 0 {
-			*n.v = n.else_
+			*n.v = n.standard
 		}
 	}
 	for _, d := range []struct {
-		v     *time.Duration
-		else_ time.Duration
+		v        *time.Duration
+		standard time.Duration
 	}{
 		{&l.Wait, 5 * time.Minute},
 		{&l.Read, 3 * time.Minute},
@@ -126,7 +126,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.Commit, 8 * time.Minute},
 	} {
 		if *d.v <= 0 {
-			*d.v = d.else_
+			*d.v = d.standard
 		}
 	}
 	return l
@@ -167,7 +167,8 @@ type Server struct {
 	cancel context.CancelFunc
 
 	draining atomic.Bool
-	stop     chan struct{} // closed when draining begins
+	drain    context.Context // cancelled when draining begins
+	stop     context.CancelFunc
 
 	mu        sync.Mutex // guards what follows; no call leaves the package under it
 	listeners map[net.Listener]struct{}
@@ -188,7 +189,6 @@ func New(opts Options) *Server {
 		opts:      opts,
 		limits:    opts.Limits.withDefaults(),
 		log:       opts.Logger,
-		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]struct{}),
 		peers:     make(map[netip.Addr]int),
@@ -210,6 +210,7 @@ func New(opts Options) *Server {
 		Handshake: l.Handshake,
 	}
 	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.drain, srv.stop = context.WithCancel(srv.ctx)
 	return srv
 }
 
