@@ -11,12 +11,13 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // loaded is a trusted session on an INBOX with many messages of about 4 KB.
 func loaded(tb testing.TB, messages int) *peer {
 	tb.Helper()
-	r := newRig(tb)
+	r := newRig(tb, func(o *Options) { o.Limits.TimeBefore = time.Hour }) // trusted sessions never log in
 	body := strings.Repeat("The quick brown fox jumps over the lazy dog, said the letter.\r\n", 45) + "number %d\r\n"
 	var batch []string
 	for i := range messages {
@@ -59,6 +60,7 @@ func (r *rig) trusted(tb testing.TB) *peer {
 	if refused := r.server.admit(s); refused != "" {
 		tb.Fatal(refused)
 	}
+	_ = client.SetDeadline(time.Now().Add(10 * time.Minute))
 	go s.run()
 	tb.Cleanup(func() { _ = client.Close() })
 	p := &peer{t: tb, conn: client, r: bufio.NewReaderSize(client, 256<<10)}
@@ -72,7 +74,7 @@ func (p *peer) drain(command string) (octets int64) {
 	p.tag++
 	tag := fmt.Sprintf("t%d ", p.tag)
 	p.send(tag + command + "\r\n")
-	end := []byte("\r\n" + tag + "OK")
+	end := []byte(tag + "OK")
 	var tail []byte
 	for {
 		chunk, err := p.r.Peek(1)

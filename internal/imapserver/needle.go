@@ -2,6 +2,7 @@ package imapserver
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"unicode"
 	"unicode/utf8"
@@ -174,7 +175,14 @@ func unfinished(b []byte) int {
 	return 0
 }
 
+// isASCII looks at eight octets at a time: whole bodies are asked.
 func isASCII(b []byte) bool {
+	for len(b) >= 8 {
+		if binary.NativeEndian.Uint64(b)&0x8080808080808080 != 0 {
+			return false
+		}
+		b = b[8:]
+	}
 	for _, c := range b {
 		if c >= utf8.RuneSelf {
 			return false
