@@ -77,11 +77,10 @@ func (p *peer) drain(command string) (octets int64) {
 	end := []byte(tag + "OK")
 	var tail []byte
 	for {
-		chunk, err := p.r.Peek(1)
-		if err != nil {
+		if _, err := p.r.Peek(1); err != nil {
 			p.t.Fatal(err)
 		}
-		chunk, _ = p.r.Peek(p.r.Buffered())
+		chunk, _ := p.r.Peek(p.r.Buffered())
 		octets += int64(len(chunk))
 		tail = append(tail[max(0, len(tail)-200):], chunk[max(0, len(chunk)-200):]...)
 		_, _ = p.r.Discard(len(chunk))

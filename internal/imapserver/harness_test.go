@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -312,13 +311,4 @@ func testMessage(i int) string {
 	return "From: Anna <anna" + strconv.Itoa(i) + "@example.test>\r\nTo: a@example.test\r\nSubject: message " +
 		strconv.Itoa(i) + "\r\nDate: Mon, 2 Mar 2026 10:00:00 +0800\r\nMessage-ID: <" + strconv.Itoa(i) +
 		"@example.test>\r\n\r\nbody of " + strconv.Itoa(i) + "\r\n"
-}
-
-func readFile(t testing.TB, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
