@@ -238,10 +238,13 @@ func (d *quotedReader) decode() {
 	d.in.rest = nil
 }
 
-// copyText takes octets that stand for themselves.
+// copyText takes octets that stand for themselves, white space between words too.
 func (d *quotedReader) copyText(s []byte) int {
 	n := 0
-	for n < len(s) && s[n] != '=' && s[n] != ' ' && s[n] != '\t' {
+	for n < len(s) && s[n] != '=' {
+		if isWSP(s[n]) && (n+1 == len(s) || s[n+1] <= ' ') {
+			break
+		}
 		n++
 	}
 	d.buf = append(d.buf, s[:n]...)
