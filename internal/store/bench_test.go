@@ -249,7 +249,7 @@ func BenchmarkTenThousand(b *testing.B) {
 			if _, _, _, err := s.Copy(b.Context(), 1, box.ID, uids, trash.ID); err != nil {
 				b.Fatal(err)
 			}
-			if _, err := s.Expunge(b.Context(), 1, trash.ID, nil, false); err != nil {
+			if _, err := s.ExpungeAll(b.Context(), 1, trash.ID, false); err != nil {
 				b.Fatal(err)
 			}
 		}

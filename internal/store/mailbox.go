@@ -183,7 +183,7 @@ func (w *work) emptyInbox(tx *Tx, from *workBox, newName string) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.move(tx, from, uidSet{{1, ^UID(0)}}, to)
+	_, err = w.move(tx, from, allUIDs, to)
 	return err
 }
 

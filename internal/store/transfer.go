@@ -96,13 +96,21 @@ func (w *work) move(tx *Tx, from *workBox, set uidSet, to *workBox) (transferred
 	return transferred{uidsOf(rows), first}, nil
 }
 
-// Expunge removes the entries uids, which ascend; nil means all of the mailbox. With onlyDeleted it removes those flagged
-// \Deleted alone. It returns the UIDs removed.
+// Expunge removes the entries uids, which ascend; none means none. With onlyDeleted it removes those flagged \Deleted alone.
+// It returns the UIDs removed.
 func (s *Store) Expunge(ctx context.Context, acct AccountID, mbox MailboxID, uids []UID, onlyDeleted bool) ([]UID, error) {
-	set := uidSetOf(uids)
-	if uids == nil {
-		set = uidSet{{1, ^UID(0)}}
-	}
+	return s.expunge(ctx, acct, mbox, uidSetOf(uids), onlyDeleted)
+}
+
+// ExpungeAll removes all entries of a mailbox, or all that are flagged \Deleted (RFC 3501, section 6.4.3).
+func (s *Store) ExpungeAll(ctx context.Context, acct AccountID, mbox MailboxID, onlyDeleted bool) ([]UID, error) {
+	return s.expunge(ctx, acct, mbox, allUIDs, onlyDeleted)
+}
+
+// allUIDs is the set of all UIDs.
+var allUIDs = uidSet{{1, ^UID(0)}}
+
+func (s *Store) expunge(ctx context.Context, acct AccountID, mbox MailboxID, set uidSet, onlyDeleted bool) ([]UID, error) {
 	only := ""
 	if onlyDeleted {
 		only = fmt.Sprintf(" AND flags & %d <> 0", Deleted)

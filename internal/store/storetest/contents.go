@@ -116,7 +116,7 @@ func oneContent(h *harness) {
 	h.equal("references", h.number(`SELECT refs FROM blob`), 2)
 	h.equal("content", h.content(1, h.entries(in)[0].Message), text)
 	h.expunge(in, 4)
-	_, err := h.s.Expunge(h.Context(), 2, 1, nil, false)
+	_, err := h.s.ExpungeAll(h.Context(), 2, 1, false)
 	h.ok(err)
 	h.equal("contents", h.number(`SELECT count(*) FROM blob`), 0)
 	deliver(1)

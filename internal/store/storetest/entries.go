@@ -185,7 +185,7 @@ func missingUIDs(h *harness) {
 	got, err := h.s.Expunge(h.Context(), 1, in, []store.UID{2, 3, 9}, false)
 	h.ok(err)
 	h.equal("expunge", got, []store.UID{3})
-	got, err = h.s.Expunge(h.Context(), 1, in, []store.UID{}, false)
+	got, err = h.s.Expunge(h.Context(), 1, in, nil, false)
 	h.ok(err)
 	h.equal("expunge of an empty set", got, []store.UID{})
 }
@@ -223,11 +223,11 @@ func expunging(h *harness) {
 	got, err := h.s.Expunge(h.Context(), 1, in, []store.UID{1, 2, 3}, true)
 	h.ok(err)
 	h.equal("deleted ones of a set", got, []store.UID{2})
-	got, err = h.s.Expunge(h.Context(), 1, in, nil, true)
+	got, err = h.s.ExpungeAll(h.Context(), 1, in, true)
 	h.ok(err)
 	h.equal("all deleted ones", got, []store.UID{4, 6})
 	h.equal("left", h.uids(in), []store.UID{1, 3, 5})
-	got, err = h.s.Expunge(h.Context(), 1, in, nil, false)
+	got, err = h.s.ExpungeAll(h.Context(), 1, in, false)
 	h.ok(err)
 	h.equal("all", got, []store.UID{1, 3, 5})
 	_ = uids
