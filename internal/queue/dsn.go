@@ -262,7 +262,11 @@ func cutHeader(b []byte, cut bool) []byte {
 		return b[:i+2]
 	}
 	if cut {
-		return b[:bytes.LastIndex(b, []byte("\r\n"))+2*min(1, bytes.Count(b, []byte("\r\n")))]
+		end := bytes.LastIndex(b, []byte("\r\n"))
+		if end < 0 {
+			return nil
+		}
+		return b[:end+2]
 	}
 	return b
 }

@@ -68,6 +68,9 @@ func (q *Queue) loop(ctx, attempts context.Context) {
 	for {
 		if now := q.o.Clock(); ticked.IsZero() || now.Sub(ticked) >= clockTick || now.Before(ticked) {
 			q.lookAtClock(ctx, now)
+			if n, err := q.o.Store.QueueExpireLeases(ctx, q.o.Node, now); err == nil && n > 0 {
+				q.o.Logger.Warn("queue: took up what another node had begun", "recipients", n)
+			} // an error shows when work is taken
 			ticked = now
 		}
 		q.closeLinks(false)
@@ -122,9 +125,6 @@ func (q *Queue) dispatch(ctx, attempts context.Context) (time.Duration, error) {
 		}
 		if n := len(taken.Damaged); n > 0 {
 			q.setAside(n, "rows that can't be read", "recipients", taken.Damaged)
-		}
-		if taken.Expired > 0 {
-			q.o.Logger.Warn("queue: leases had run out", "recipients", taken.Expired)
 		}
 		for _, w := range taken.Work {
 			q.start(attempts, w)

@@ -249,6 +249,25 @@ func (s *Store) QueueReclaim(ctx context.Context, owner string, now time.Time) (
 	return n, err
 }
 
+// QueueExpireLeases makes recipients wait again, due now, whose lease another owner let run out: its node is gone. An
+// owner's own leases are never taken from it, however long an attempt seems to last: the clock may have jumped.
+func (s *Store) QueueExpireLeases(ctx context.Context, owner string, now time.Time) (int, error) {
+	n := 0
+	err := s.Write(ctx, func(tx *Tx) error {
+		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2
+			ORDER BY lease_until, id LIMIT 1000`, now.UnixMilli(), owner)
+		if err != nil {
+			return fmt.Errorf("store: find expired leases: %w", err)
+		}
+		n, err = requeue(tx, rows, now)
+		if n > 0 {
+			tx.NotifyQueue()
+		}
+		return err
+	})
+	return n, err
+}
+
 // requeue makes the recipients (id, domain) of rows wait, due now.
 func requeue(tx *Tx, rows *sql.Rows, now time.Time) (int, error) {
 	ids, domains, err := scanIDs(rows)

@@ -32,7 +32,6 @@ type QueueTaken struct {
 	Work    []QueueWork
 	NextDue time.Time     // when to look again, zero when nothing waits; destinations not allowed now are left out
 	Damaged []RecipientID // rows that can't be read and were set aside
-	Expired int           // leases that had run out and were taken back
 }
 
 // queueLookahead bounds how many destinations are looked at for one take.
@@ -48,12 +47,8 @@ func (s *Store) QueueTakeWork(ctx context.Context, q QueueTake) (QueueTaken, err
 		if err != nil {
 			return err
 		}
-		lease, err := nextLease(r.QueryRow)
-		if err != nil {
-			return err
-		}
-		idle = len(picks) == 0 && (lease == 0 || lease > q.Now.UnixMilli())
-		out.NextDue = earliest(next, lease)
+		idle = len(picks) == 0
+		out.NextDue = moment(next)
 		return nil
 	})
 	if err != nil || idle {
@@ -70,14 +65,6 @@ func (s *Store) QueueTakeWork(ctx context.Context, q QueueTake) (QueueTaken, err
 }
 
 func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
-	rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_until <= $1
-		ORDER BY lease_until, id LIMIT 1000`, q.Now.UnixMilli())
-	if err != nil {
-		return fmt.Errorf("store: find expired leases: %w", err)
-	}
-	if out.Expired, err = requeue(tx, rows, q.Now); err != nil {
-		return err
-	}
 	picks, next, err := pickDestinations(tx.Query, q)
 	if err != nil {
 		return err
@@ -99,11 +86,7 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 		used[hop] += len(work)
 		out.Work = append(out.Work, work...)
 	}
-	lease, err := nextLease(tx.QueryRow)
-	if err != nil {
-		return err
-	}
-	out.NextDue = earliest(next, lease)
+	out.NextDue = moment(next)
 	return nil
 }
 
@@ -133,24 +116,6 @@ func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake
 		}
 	}
 	return picks, next, rows.Err()
-}
-
-func nextLease(row func(string, ...any) *Row) (int64, error) {
-	var at sql.NullInt64
-	if err := row(`SELECT min(lease_until) FROM queue_recipient WHERE state = 'leased'`).Scan(&at); err != nil {
-		return 0, fmt.Errorf("store: find next lease: %w", err)
-	}
-	return at.Int64, nil
-}
-
-func earliest(a, b int64) time.Time {
-	switch {
-	case a == 0 && b == 0:
-		return time.Time{}
-	case a == 0 || (b != 0 && b < a):
-		return time.UnixMilli(b)
-	}
-	return time.UnixMilli(a)
 }
 
 // takeDestination leases what is due for one destination and divides it among units.
