@@ -32,7 +32,7 @@ func TestModifiedUTF7(t *testing.T) {
 func TestNamesThatAreNoModifiedUTF7StandForThemselves(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
-		"R&D", "a&", "&AGE-" /* "a" must not be shifted */, "&U-", "&2D0-" /* half a surrogate pair */, "&U,BTF2-x&",
+		"R&D", "a&", "台北", "\xff", "&AGE-" /* "a" must not be shifted */, "&U-", "&2D0-" /* half a surrogate pair */, "&U,BTF2-x&",
 		"&U,BTFx-",
 	} {
 		if got, valid := decodeUTF7(name); got != name || valid {

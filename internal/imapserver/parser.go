@@ -288,10 +288,10 @@ func (p *parser) quoted(max int) string {
 		case c == '\\' && p.pos+1 < len(p.line) && (p.line[p.pos+1] == '"' || p.line[p.pos+1] == '\\'):
 			text = append(text, p.line[p.pos+1])
 			p.pos += 2
-		case c != 0 && c != '\\':
+		case classes[c]&classQuote != 0:
 			text = append(text, p.span(classQuote)...)
 		default:
-			if c == 0 && p.pos >= len(p.line) {
+			if p.pos >= len(p.line) {
 				p.pos = start - 1
 				p.fail("unclosed quoted string")
 			}

@@ -44,7 +44,7 @@ func appendUTF7(b []byte, name string) []byte {
 func decodeUTF7(s string) (name string, ok bool) {
 	amp := strings.IndexByte(s, '&')
 	if amp < 0 {
-		return s, true
+		return s, !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7f })
 	}
 	var out strings.Builder
 	for rest := s; rest != ""; {
