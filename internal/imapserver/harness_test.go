@@ -74,7 +74,12 @@ var testTLS = sync.OnceValues(func() (*tls.Config, *tls.Config) {
 // newStore opens a store with one account, which has the default mailboxes.
 func newStore(t testing.TB) *store.Store {
 	t.Helper()
-	dir := t.TempDir()
+	return openStore(t, t.TempDir())
+}
+
+// openStore is newStore in a folder of the test's.
+func openStore(t testing.TB, dir string) *store.Store {
+	t.Helper()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "mail.db"), sqlite.Options{})
 	if err != nil {
 		t.Fatal(err)

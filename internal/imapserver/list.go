@@ -20,8 +20,11 @@ type listRequest struct {
 	status                            statusItems
 }
 
-// maxPatterns bounds the patterns of one LIST.
-const maxPatterns = 64
+// Bounds of the patterns of one LIST: their number, and their octets together with the reference's.
+const (
+	maxPatterns      = 64
+	maxPatternOctets = 4 << 10
+)
 
 func (r *listRequest) parse(p *parser) {
 	p.space()
@@ -33,13 +36,21 @@ func (r *listRequest) parse(p *parser) {
 			p.fail("RECURSIVEMATCH needs another selection option, before this")
 		}
 	}
-	r.reference = p.astring(maxName)
+	reference := p.astring(maxPatternOctets)
+	r.reference, _ = decodeUTF7(reference)
 	p.space()
 	if r.word == "LIST" && p.peek() == '(' {
 		r.extended = true
 		p.list(maxPatterns, func() { r.patterns = append(r.patterns, p.listPattern()) })
 	} else {
 		r.patterns = []string{p.listPattern()}
+	}
+	octets := 0
+	for _, pattern := range r.patterns {
+		octets += len(r.reference) + len(pattern)
+	}
+	if octets > maxPatternOctets {
+		p.fail("patterns too long, before this")
 	}
 	if r.word == "LIST" && p.ok() && p.pos < len(p.line) && p.take(' ') && p.peek() != 0 {
 		if p.word("RETURN") != "RETURN" {
@@ -85,7 +96,7 @@ func (r *listRequest) returns(p *parser) {
 func (p *parser) listPattern() string {
 	var raw string
 	if c := p.peek(); c == '"' || c == '{' {
-		raw = p.str(maxName)
+		raw = p.str(maxPatternOctets)
 	} else {
 		a := p.span(classList)
 		if len(a) == 0 {
@@ -221,9 +232,8 @@ func (r *listRequest) selected(boxes []store.Mailbox, subscribed map[string]bool
 
 // matches tells whether a name matches one of the patterns under the reference.
 func (r *listRequest) matches(name string) bool {
-	reference, _ := decodeUTF7(r.reference)
 	for _, p := range r.patterns {
-		if matchInbox(reference+p, name) {
+		if matchInbox(r.reference+p, name) {
 			return true
 		}
 	}

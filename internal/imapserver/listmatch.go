@@ -34,8 +34,8 @@ func matchList(pattern, name string) bool {
 	at = at[:len(pattern)+1]
 	at[0] = true
 	passWildcards(pattern, at)
-	for k := 0; k < len(name); k++ {
-		c := name[k]
+	for k := range len(name) {
+		c, alive := name[k], false
 		for i := len(pattern); i >= 1; i-- {
 			switch pattern[i-1] {
 			case '*':
@@ -45,6 +45,10 @@ func matchList(pattern, name string) bool {
 			default:
 				at[i] = at[i-1] && pattern[i-1] == c
 			}
+			alive = alive || at[i]
+		}
+		if !alive {
+			return false
 		}
 		at[0] = false
 		passWildcards(pattern, at)

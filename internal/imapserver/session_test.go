@@ -1,11 +1,17 @@
 package imapserver
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -304,5 +310,62 @@ func TestSearchFindsDecodedText(t *testing.T) {
 		if len(got) != 1 || got[0] != "* SEARCH"+c.want {
 			t.Errorf("%s: got %q, want %q", c.search, got, c.want)
 		}
+	}
+}
+
+// flip changes one octet of each place in the files below dir where want stands.
+func flip(t *testing.T, dir string, want []byte) (places int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		i := bytes.Index(b, want)
+		if i < 0 {
+			return nil
+		}
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		places++
+		_, err = f.WriteAt([]byte{^b[i]}, int64(i))
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return places
+}
+
+func TestADamagedMessageHarmsOnlyItself(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := serve(t, openStore(t, dir))
+	noise := make([]byte, 6000) // does not shrink, so that it is found on disk as it is
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range noise {
+		noise[i] = byte(1 + random.IntN(255))
+	}
+	r.fill("INBOX", testMessage(1), "Subject: damaged\r\n\r\n"+string(noise), testMessage(3))
+	if n := flip(t, filepath.Join(dir, "packs"), noise[1000:1100]); n != 1 {
+		t.Fatalf("found the message in %d files", n)
+	}
+	p := r.dial("login")
+	p.ok("SELECT INBOX")
+	got, tagged := p.do("FETCH 1:* (UID BODY.PEEK[])")
+	if !strings.HasPrefix(tagged, "NO [CORRUPTION]") || len(got) != 2 ||
+		!strings.HasPrefix(got[0], "* 1 FETCH (UID 1 BODY[] ") || !strings.HasPrefix(got[1], "* 3 FETCH (UID 3 BODY[] ") {
+		t.Fatalf("got %d responses, %s", len(got), tagged)
+	}
+	if got := p.ok("FETCH 2 (FLAGS ENVELOPE)"); !strings.Contains(got[0], "damaged") {
+		t.Errorf("its envelope: %q", got)
+	}
+	if got := p.ok(`SEARCH TEXT "body of"`); got[0] != "* SEARCH 1 3" {
+		t.Errorf("search: %q", got)
 	}
 }
