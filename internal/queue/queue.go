@@ -236,16 +236,9 @@ func (q *Queue) Show(ctx context.Context, id store.QueueID) (store.QueueMessage,
 	return q.o.Store.QueueMessage(ctx, id)
 }
 
-// Retry makes waiting recipients due now. It returns how many.
+// Retry makes waiting recipients due now and ends the rest of their destinations. It returns how many.
 func (q *Queue) Retry(ctx context.Context, sel store.QueueFilter) (int, error) {
-	n, err := q.o.Store.QueueRetry(ctx, sel)
-	q.mu.Lock()
-	for _, h := range q.hops { // an administrator knows better which site is back
-		h.until = time.Time{}
-	}
-	q.mu.Unlock()
-	q.poke()
-	return n, err
+	return q.o.Store.QueueRetry(ctx, sel)
 }
 
 // Hold keeps recipients from being tried until Release.

@@ -294,7 +294,7 @@ func TestACrashAfterTheOutcomeLosesNoNotification(t *testing.T) {
 	// What a process leaves that was killed between the commit of the outcome and the notification: leased for it.
 	take := func() store.QueueTaken {
 		w, err := r.store.QueueTakeWork(t.Context(), store.QueueTake{
-			Now: r.now(), Owner: "mx.here.test", Lease: time.Hour, Slots: 1, Batch: 1, Allow: func(string) (string, int) { return "x", 1 },
+			Now: r.now(), Owner: "mx.here.test", Lease: time.Hour, Slots: 1, Batch: 1, Allow: func(string, bool) (string, int) { return "x", 1 },
 		})
 		if err != nil || len(w.Work) != 1 {
 			t.Fatal(w, err)
@@ -379,6 +379,21 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	}
 }
 
+func TestAnAdministratorEndsTheRestOfADestination(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.answers(always(dead))
+	id := r.add("x@b.test", nil)
+	r.run()
+	r.until("first attempt", r.waiting(id, 1))
+	r.until("it rests", func() bool { _, resting := r.q.resting("b.test"); return resting })
+	r.answers(always(ok))
+	if n, err := r.store.QueueRetry(t.Context(), store.QueueFilter{IDs: []store.QueueID{id}}); err != nil || n != 1 { // as the command line does
+		t.Fatal(n, err)
+	}
+	r.until("delivery without any time passing", r.empty)
+}
+
 func TestTroubleLowersConcurrencyAndSuccessRaisesIt(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
@@ -393,11 +408,11 @@ func TestTroubleLowersConcurrencyAndSuccessRaisesIt(t *testing.T) {
 	if h := q.hops["b.test"]; h.limit != 2.5 || h.until != first {
 		t.Errorf("%+v", h)
 	}
-	if _, n := q.allow("b.test"); n != 0 {
+	if _, n := q.allow("b.test", false); n != 0 {
 		t.Errorf("%d allowed at rest", n)
 	}
 	r.advance(time.Hour)
-	if _, n := q.allow("b.test"); n != 1 {
+	if _, n := q.allow("b.test", false); n != 1 {
 		t.Errorf("%d allowed as a probe", n)
 	}
 	q.unreachable("b.test")
@@ -407,7 +422,7 @@ func TestTroubleLowersConcurrencyAndSuccessRaisesIt(t *testing.T) {
 	for range 100 {
 		q.reached("b.test")
 	}
-	if _, n := q.allow("b.test"); n != 5 {
+	if _, n := q.allow("b.test", false); n != 5 {
 		t.Errorf("%d allowed after success", n)
 	}
 }

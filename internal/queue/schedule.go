@@ -155,13 +155,16 @@ func (q *Queue) until(now, next time.Time) time.Duration {
 }
 
 // allow tells the store the next hop of a destination and how many units it may have now.
-func (q *Queue) allow(destination string) (key string, units int) {
+func (q *Queue) allow(destination string, forced bool) (key string, units int) {
 	key = q.o.Transport.NextHop(destination)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := q.hops[key]
 	if h == nil {
 		return key, q.most(destination)
+	}
+	if forced { // an administrator knows better whether it is back
+		h.until = time.Time{}
 	}
 	if h.until.After(q.o.Clock()) {
 		return key, 0

@@ -37,8 +37,8 @@ func rcpt(to string) store.QueueRecipient {
 	return store.QueueRecipient{To: to, Domain: domain, Notify: 8, ORcpt: "rfc822;" + to}
 }
 
-func anyHop(free int) func(string) (string, int) {
-	return func(domain string) (string, int) { return domain, free }
+func anyHop(free int) func(string, bool) (string, int) {
+	return func(domain string, _ bool) (string, int) { return domain, free }
 }
 
 func take(t testing.TB, s *store.Store, now time.Time, change func(*store.QueueTake)) store.QueueTaken {
@@ -166,7 +166,7 @@ func TestQueueSharesSlotsAndHonoursLimits(t *testing.T) {
 	now := queueClock.Add(time.Second)
 	w := take(t, s, now, func(q *store.QueueTake) {
 		q.Slots, q.Batch = 6, 1
-		q.Allow = func(d string) (string, int) {
+		q.Allow = func(d string, _ bool) (string, int) {
 			if d == "c.test" {
 				return d, 0
 			}
@@ -230,7 +230,17 @@ func TestQueueRestsADestination(t *testing.T) {
 	if w := take(t, s, until.Add(-time.Second), nil); taken(w) != "" || !w.NextDue.Equal(until) {
 		t.Errorf("taken %q, next %v", taken(w), w.NextDue)
 	}
-	if w := take(t, s, until, nil); !strings.Contains(taken(w), "c@b.test") {
+	if n, err := s.QueueRetry(t.Context(), store.QueueFilter{To: "a@b.test"}); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	wasForced := false
+	take(t, s, time.Now(), func(q *store.QueueTake) {
+		q.Allow = func(_ string, forced bool) (string, int) { wasForced = forced; return "", 0 }
+	})
+	if !wasForced {
+		t.Error("an administrator's wish is not passed on")
+	}
+	if w := take(t, s, time.Now(), nil); !strings.Contains(taken(w), "c@b.test") {
 		t.Errorf("taken %q", taken(w))
 	}
 }

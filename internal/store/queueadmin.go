@@ -212,7 +212,7 @@ func (s *Store) QueueRetry(ctx context.Context, sel QueueFilter) (int, error) {
 		if r.state != QueueWaiting {
 			return false, nil
 		}
-		if _, err := tx.Exec(`UPDATE queue_destination SET not_before = 0 WHERE domain = $1`, r.domain); err != nil {
+		if _, err := tx.Exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, r.domain, forced); err != nil {
 			return false, err
 		}
 		_, err := tx.Exec(`UPDATE queue_recipient SET next_attempt = $2 WHERE id = $1`, r.id, tx.Now().UnixMilli())

@@ -17,8 +17,9 @@ type QueueTake struct {
 	Slots int           // how many units of work at most
 	Batch int           // how many recipients a unit at most
 	// Allow tells the next hop of a destination, and how many units all destinations with that next hop may have now, 0
-	// for none. It is called while the store works: it must be quick and must not call the store.
-	Allow func(domain string) (hop string, units int)
+	// for none. With forced an administrator wants it tried at once, whatever is known of it. It is called while the
+	// store works: it must be quick and must not call the store.
+	Allow func(domain string, forced bool) (hop string, units int)
 }
 
 // QueueWork is one unit of work: messages for one destination, each with the recipients that were leased.
@@ -71,14 +72,19 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 	}
 	slots := q.Slots
 	used := map[string]int{}
-	for i, domain := range picks {
+	for i, p := range picks {
 		fair := max(1, slots/(len(picks)-i)) // what is over when few destinations are due is shared among them
-		hop, free := q.Allow(domain)
+		hop, free := q.Allow(p.domain, p.forced)
 		units := min(fair, free-used[hop], slots)
 		if units <= 0 {
 			continue
 		}
-		work, err := takeDestination(tx, q, domain, units, out)
+		if p.forced {
+			if _, err := tx.Exec(`UPDATE queue_destination SET not_before = 0 WHERE domain = $1`, p.domain); err != nil {
+				return fmt.Errorf("store: take for %s: %w", p.domain, err)
+			}
+		}
+		work, err := takeDestination(tx, q, p.domain, units, out)
 		if err != nil {
 			return err
 		}
@@ -90,9 +96,18 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 	return nil
 }
 
+// pick is a destination that is due.
+type pick struct {
+	domain string
+	forced bool
+}
+
+// forced is the not_before of a destination that an administrator wants tried at once.
+const forced = -1
+
 // pickDestinations lists due destinations that are allowed, longest due first, and when the next one is due.
-func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake) (picks []string, next int64, err error) {
-	rows, err := query(`SELECT domain, due FROM queue_destination ORDER BY due, domain LIMIT $1`, queueLookahead)
+func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake) (picks []pick, next int64, err error) {
+	rows, err := query(`SELECT domain, due, not_before FROM queue_destination ORDER BY due, domain LIMIT $1`, queueLookahead)
 	if err != nil {
 		return nil, 0, fmt.Errorf("store: find due destinations: %w", err)
 	}
@@ -100,17 +115,18 @@ func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake
 	picked := map[string]int{}
 	for rows.Next() {
 		var domain string
-		var due int64
-		if err := rows.Scan(&domain, &due); err != nil {
+		var due, notBefore int64
+		if err := rows.Scan(&domain, &due, &notBefore); err != nil {
 			return nil, 0, fmt.Errorf("store: find due destinations: %w", err)
 		}
 		if due > q.Now.UnixMilli() {
 			next = due
 			break
 		}
-		if hop, units := q.Allow(domain); picked[hop] < units {
+		p := pick{domain, notBefore == forced}
+		if hop, units := q.Allow(p.domain, p.forced); picked[hop] < units {
 			picked[hop]++
-			if picks = append(picks, domain); len(picks) == q.Slots {
+			if picks = append(picks, p); len(picks) == q.Slots {
 				break
 			}
 		}

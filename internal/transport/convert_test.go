@@ -168,6 +168,23 @@ func TestScannerAgreesWithTheRules(t *testing.T) {
 	})
 }
 
+func TestScanningAllocatesNothing(t *testing.T) {
+	b := []byte(strings.Repeat("0123456789abcdef 0123456789abcdef\r\n", 300))
+	if n := testing.AllocsPerRun(100, func() { var s scanner; s.scan(b); _ = s.result() }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	data := []byte(strings.Repeat("0123456789abcdef 0123456789abcdef 0123456789abcdef 0123456789abcdef\r\n", 150))
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		var s scanner
+		s.scan(data)
+	}
+}
+
 func FuzzDowngrade(f *testing.F) {
 	f.Add([]byte(lines("MIME-Version: 1.0", "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "é", "--b--")))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -72,12 +72,13 @@ func (t *Transport) hosts(ctx context.Context, destination string) ([]host, *fai
 	mx, err := t.opts.Resolver.MX(ctx, destination)
 	switch {
 	case errors.Is(err, dns.ErrNullMX): // RFC 7505, section 4.1
-		f := permanently("resolve", 1, 10, "the domain %s does not accept mail (null MX)", destination)
-		return nil, f
+		return nil, permanently("resolve", 1, 10, "the domain %s does not accept mail (null MX)", destination)
 	case errors.Is(err, dns.ErrNotFound), errors.Is(err, dns.ErrName):
 		return nil, permanently("resolve", 1, 2, "the domain %s does not exist", destination)
 	case err != nil:
-		return nil, temporarily("resolve", 4, 3, "the servers of %s can't be looked up: %v", destination, err)
+		f := temporarily("resolve", 4, 3, "the servers of %s can't be looked up: %v", destination, err)
+		f.unreachable = true
+		return nil, f
 	}
 	return t.order(destination, mx)
 }
@@ -141,7 +142,9 @@ func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, *f
 	switch {
 	case err == nil:
 	case dns.Temporary(err):
-		return nil, temporarily("resolve", 4, 3, "the address of %s can't be looked up: %v", h.name, err)
+		f := temporarily("resolve", 4, 3, "the address of %s can't be looked up: %v", h.name, err)
+		f.unreachable = true
+		return nil, f
 	case h.smart != nil: // a mistake in the configuration must not bounce mail
 		return nil, temporarily("resolve", 4, 3, "the smart host %s has no address", h.name)
 	default:
