@@ -22,12 +22,12 @@ const module = "waxwing"
 var floors = [][]string{
 	{"cmd/waxwing", "bench", "test/..."},
 	{"internal/server"},
-	{"internal/control", "internal/transfer"},
+	{"internal/control/...", "internal/transfer", "internal/doctor"},
 	{"internal/smtpserver", "internal/imapserver", "internal/pop3server"},
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport"},
-	{"internal/directory", "internal/auth"},
-	{"internal/digest", "internal/message", "internal/smtp", "internal/mailfile"},
-	{"internal/store/..."},
+	{"internal/directory/...", "internal/auth"},
+	{"internal/digest", "internal/message", "internal/smtp"},
+	{"internal/store/...", "internal/mailfile"},
 	{"internal/wire", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs"},
 }
 

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"waxwing/internal/control"
+)
+
+type domainCommand struct {
+	Add    domainAdd    `cmd:"" help:"Take mail for a domain."`
+	List   domainList   `cmd:"" help:"List domains."`
+	Show   domainShow   `cmd:"" help:"Show a domain."`
+	Set    domainSet    `cmd:"" help:"Change catch-all, postmaster or the limit of accounts."`
+	Remove domainRemove `cmd:"" help:"Take no more mail for a domain; it must have no accounts or aliases."`
+}
+
+type domainAdd struct {
+	Name string `arg:"" help:"The domain."`
+}
+
+func (c *domainAdd) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		d, err := control.DomainAdd.Call(s.ctx, k, control.Domain{Name: c.Name})
+		if err != nil {
+			return err
+		}
+		return s.print(d, func(p *printer) { p.row("made", d.Name) })
+	})
+}
+
+type domainList struct{}
+
+func (c *domainList) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		list, err := control.DomainList.Call(s.ctx, k, control.Done{})
+		if err != nil {
+			return err
+		}
+		return s.print(list.Domains, func(p *printer) {
+			p.row("DOMAIN", "CATCH-ALL", "POSTMASTER")
+			for _, d := range list.Domains {
+				p.row(d.Name, d.CatchAll, d.Postmaster)
+			}
+		})
+	})
+}
+
+type domainShow struct {
+	Name string `arg:""`
+}
+
+func (c *domainShow) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		d, err := control.DomainShow.Call(s.ctx, k, control.DomainRef{Name: c.Name})
+		if err != nil {
+			return err
+		}
+		return s.print(d, func(p *printer) { showDomain(p, d) })
+	})
+}
+
+func showDomain(p *printer, d control.Domain) {
+	or := func(text, otherwise string) string {
+		if text == "" {
+			return otherwise
+		}
+		return text
+	}
+	p.row("domain", d.Name)
+	p.row("catch-all", or(d.CatchAll, "none: unknown addresses are refused"))
+	p.row("postmaster", or(d.Postmaster, "an administrator"))
+	if d.MaxAccounts > 0 {
+		p.row("accounts at most", d.MaxAccounts)
+	}
+	p.row("created", d.Created.Format(timeFormat))
+}
+
+type domainSet struct {
+	Name        string  `arg:""`
+	CatchAll    *string `help:"Address that takes mail for unknown ones; empty for none." placeholder:"ADDRESS"`
+	Postmaster  *string `help:"Account that gets postmaster@ and abuse@; empty for an administrator." placeholder:"ADDRESS"`
+	MaxAccounts *int    `help:"Accounts at most; 0 for no limit." placeholder:"N"`
+}
+
+func (c *domainSet) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		d, err := control.DomainShow.Call(s.ctx, k, control.DomainRef{Name: c.Name})
+		if err != nil {
+			return err
+		}
+		if c.CatchAll != nil {
+			d.CatchAll = *c.CatchAll
+		}
+		if c.Postmaster != nil {
+			d.Postmaster = *c.Postmaster
+		}
+		if c.MaxAccounts != nil {
+			d.MaxAccounts = *c.MaxAccounts
+		}
+		if d, err = control.DomainSet.Call(s.ctx, k, d); err != nil {
+			return err
+		}
+		return s.print(d, func(p *printer) { showDomain(p, d) })
+	})
+}
+
+type domainRemove struct {
+	Name string `arg:""`
+}
+
+func (c *domainRemove) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		if _, err := control.DomainRemove.Call(s.ctx, k, control.DomainRef{Name: c.Name}); err != nil {
+			return err
+		}
+		return s.print(map[string]string{"removed": c.Name}, func(p *printer) { p.row("removed", c.Name) })
+	})
+}

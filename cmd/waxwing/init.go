@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"waxwing/internal/address"
+	"waxwing/internal/certs"
+	"waxwing/internal/config"
+	"waxwing/internal/control"
+	"waxwing/internal/durable"
+	"waxwing/internal/server"
+)
+
+type initCommand struct {
+	Domain   string `required:"" help:"First domain whose mail this server takes." placeholder:"DOMAIN"`
+	Hostname string `help:"Name of this server as others see it; by default mx. before the domain." placeholder:"HOST"`
+	Loopback bool   `help:"For trying out: listen on 127.0.0.1, on the standard ports plus 10000."`
+}
+
+// initialised is what the command prints.
+type initialised struct {
+	Directory string      `json:"directory"`
+	Hostname  string      `json:"hostname"`
+	Domain    string      `json:"domain"`
+	Listeners []string    `json:"listeners"`
+	DNS       []dnsRecord `json:"dns"`
+}
+
+// dnsRecord is a record that the domain needs.
+type dnsRecord struct {
+	Name  string `json:"name"`
+	Type  string `json:"type"`
+	Value string `json:"value"`
+	Why   string `json:"why"`
+}
+
+func (c *initCommand) Run(s *session) error {
+	cfg, err := s.initialise(s.directory("."), c.Domain, c.Hostname, c.Loopback)
+	if err != nil {
+		return err
+	}
+	domain, err := address.ParseDomain(c.Domain)
+	if err != nil {
+		return usageError{err}
+	}
+	out := initialised{Directory: filepath.Dir(cfg.Path), Hostname: cfg.Hostname, Domain: domain, DNS: records(domain, cfg.Hostname)}
+	for _, l := range cfg.Listeners {
+		out.Listeners = append(out.Listeners, string(l.Protocol)+" "+l.Address)
+	}
+	return s.print(out, func(p *printer) {
+		p.row("made", out.Directory, "for "+out.Domain+", host "+out.Hostname)
+		p.line("")
+		if !c.Loopback {
+			p.line("Records to set in the DNS:")
+			for _, r := range out.DNS {
+				p.row("  "+r.Name, r.Type, r.Value, "; "+r.Why)
+			}
+			p.line("")
+		}
+		p.line("Next:")
+		p.line(fmt.Sprintf("  %s account add you@%s --admin --dir %s", program(), out.Domain, shellQuote(out.Directory)))
+		p.line(fmt.Sprintf("  %s serve --dir %s", program(), shellQuote(out.Directory)))
+		p.line("The certificate is self-signed: other servers encrypt to it, mail programs ask. Put a trusted one at")
+		p.line("  " + cfg.Certificates[0].Cert + " and " + cfg.Certificates[0].Key)
+	})
+}
+
+// records lists what the DNS must say so that mail comes in and is believed on its way out.
+func records(domain, hostname string) []dnsRecord {
+	return []dnsRecord{
+		{hostname + ".", "A", "<IPv4 address of this server>", "and AAAA when it has IPv6"},
+		{domain + ".", "MX", "10 " + hostname + ".", "mail for the domain comes here"},
+		{domain + ".", "TXT", `"v=spf1 mx -all"`, "only this server sends for the domain (RFC 7208)"},
+		{"_dmarc." + domain + ".", "TXT", `"v=DMARC1; p=quarantine; rua=mailto:postmaster@` + domain + `"`, "what others do with forgeries"},
+		{"_submissions._tcp." + domain + ".", "SRV", "0 1 465 " + hostname + ".", "mail programs find the server (RFC 6186, 8314)"},
+		{"_imaps._tcp." + domain + ".", "SRV", "0 1 993 " + hostname + ".", "the same"},
+		{"_pop3s._tcp." + domain + ".", "SRV", "10 1 995 " + hostname + ".", "the same, less preferred"},
+		{"<IPv4 address of this server>", "PTR", hostname + ".", "set by who gives you the address: others refuse mail without it"},
+	}
+}
+
+// initialise makes the directory of a new server with its configuration, certificate, store and first domain. It
+// overwrites nothing. waxwing.toml is written last: a directory that has it is complete.
+func (s *session) initialise(dir, domainText, hostname string, loopback bool) (*config.Config, error) {
+	domain, err := address.ParseDomain(domainText)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if hostname == "" {
+		hostname = "mx." + domain
+	}
+	cfg := config.Default()
+	cfg.Hostname = hostname
+	cfg.Certificates = []config.Certificate{{Cert: "tls/cert.pem", Key: "tls/key.pem"}}
+	cfg.Listeners = config.StandardListeners(loopback)
+	var text bytes.Buffer
+	if err := cfg.Write(&text); err != nil {
+		return nil, err
+	}
+	if _, err := config.Parse(config.FileName, text.Bytes()); err != nil {
+		return nil, err // a host name that can't be one
+	}
+	file := filepath.Join(dir, config.FileName)
+	for _, name := range []string{file, filepath.Join(dir, cfg.DataDir), filepath.Join(dir, "tls")} {
+		if _, err := os.Lstat(name); err == nil {
+			return nil, control.Errorf(control.Conflict, "init: %s exists already: nothing is overwritten", name)
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return nil, control.Errorf(control.Unavailable, "init: %w", err)
+		}
+	}
+	if err := durable.OS.MkdirAll(filepath.Join(dir, "tls"), 0o700); err != nil {
+		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+	}
+	names := []string{hostname}
+	if loopback {
+		names = append(names, "localhost", "127.0.0.1")
+	}
+	if err := writeCertificate(filepath.Join(dir, "tls"), names); err != nil {
+		return nil, err
+	}
+	// Written under another name first, as the store is opened by it.
+	staged := file + ".new"
+	if err := durable.WriteFile(durable.OS, staged, text.Bytes(), 0o600); err != nil {
+		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+	}
+	loaded, err := config.Load(staged)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.createStore(loaded, domain); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(durable.OS.Rename(staged, file), durable.OS.SyncDir(dir)); err != nil {
+		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+	}
+	return config.Load(file)
+}
+
+func writeCertificate(dir string, names []string) error {
+	cert, key, err := certs.SelfSigned(names, time.Now())
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{"cert.pem": cert, "key.pem": key} {
+		if err := durable.WriteFile(durable.OS, filepath.Join(dir, name), data, 0o600); err != nil {
+			return control.Errorf(control.Unavailable, "init: %w", err)
+		}
+	}
+	return nil
+}
+
+// createStore makes the data directory and the store with its first domain.
+func (s *session) createStore(cfg *config.Config, domain string) (err error) {
+	if err := server.CreateDataDir(cfg); err != nil {
+		return control.Errorf(control.Unavailable, "init: %w", err)
+	}
+	state, err := server.OpenState(s.ctx, cfg, s.logger())
+	if err != nil {
+		return unavailable(err)
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	_, err = control.DomainAdd.Call(s.ctx, control.Direct(state.Control(nil)), control.Domain{Name: domain})
+	return err
+}

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"waxwing/internal/durable"
+	"waxwing/internal/store"
+)
+
+// The rhythm of the house.
+const (
+	housekeepEvery = 10 * time.Minute
+	lookEvery      = 15 * time.Second
+	certWarning    = 21 * 24 * time.Hour
+)
+
+// housekeep frees what nothing refers to, and looks after the conditions that the health page shows.
+func (s *Server) housekeep(ctx context.Context) {
+	look, clean := time.NewTicker(lookEvery), time.NewTicker(housekeepEvery)
+	defer look.Stop()
+	defer clean.Stop()
+	s.look(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			s.look(ctx)
+		case <-clean.C:
+			err := s.state.Store.Housekeep(ctx)
+			if err != nil && ctx.Err() == nil {
+				s.log.Error("housekeeping failed, it is tried again", "error", err)
+			}
+			s.health.Set("housekeeping", ignoreStop(ctx, err))
+		}
+	}
+}
+
+func ignoreStop(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// look sets the conditions.
+func (s *Server) look(ctx context.Context) {
+	free, err := durable.OS.Free(s.cfg.DataDir)
+	if err == nil && free < int64(s.cfg.Spool.DiskReserve) {
+		err = errors.New("less free space than spool.disk_reserve: mail is put off until there is more")
+	}
+	s.health.Set("disk", err)
+	s.health.Set("store", s.askStore(ctx, lookEvery))
+	var expiry error
+	for _, c := range s.keys.Certificates() {
+		switch left := time.Until(c.Leaf.NotAfter); {
+		case left <= 0:
+			expiry = errors.New("the certificate of " + c.Leaf.Subject.CommonName + " has expired")
+		case left < certWarning && expiry == nil:
+			expiry = errors.New("the certificate of " + c.Leaf.Subject.CommonName + " expires on " + c.Leaf.NotAfter.UTC().Format(time.DateOnly))
+		}
+	}
+	s.health.Set("certificate", expiry)
+}
+
+// askStore reads one row.
+func (s *Server) askStore(ctx context.Context, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return s.state.Store.Read(ctx, func(q store.Querier) error {
+		var one int
+		return q.QueryRow(`SELECT 1`).Scan(&one)
+	})
+}
+
+// alive tells whether the store answers in time.
+func (s *Server) alive(ctx context.Context, within time.Duration) bool {
+	err := s.askStore(ctx, within)
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("the store does not answer", "error", err)
+	}
+	return err == nil
+}

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing/internal/imapserver"
+	"waxwing/internal/pop3server"
+	"waxwing/internal/queue"
+	"waxwing/internal/smtpserver"
+	"waxwing/internal/transport"
+)
+
+// metrics are the figures that the parts report through their hooks. Labels take few values, none from a peer.
+type metrics struct {
+	sessions *prometheus.GaugeVec
+	opened   *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	signIns  *prometheus.CounterVec
+	messages *prometheus.CounterVec
+	octets   *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+	tls      *prometheus.CounterVec
+	panics   *prometheus.CounterVec
+	commands *prometheus.HistogramVec
+	attempts *prometheus.HistogramVec
+	reports  *prometheus.CounterVec
+	damaged  prometheus.Counter
+
+	retrieved, retrievedOctets prometheus.Counter
+}
+
+func newMetrics(reg *prometheus.Registry) *metrics {
+	m := &metrics{
+		sessions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "waxwing_sessions", Help: "Sessions open now."}, []string{"protocol"}),
+		opened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_sessions_total", Help: "Sessions begun."}, []string{"protocol"}),
+		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_connections_refused_total", Help: "Connections not served, by the limit that was reached."}, []string{"protocol", "reason"}),
+		signIns:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_sign_ins_total", Help: "Sign-ins tried."}, []string{"protocol", "mechanism", "ok"}),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_smtp_messages_total", Help: "Messages that came to their end in SMTP, by the code of the reply."}, []string{"mode", "code"}),
+		octets:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_smtp_octets_total", Help: "Octets of these messages."}, []string{"mode"}),
+		took:     prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_smtp_message_seconds", Help: "From MAIL to the reply at the end of the message.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10)}, []string{"mode"}),
+		tls:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_tls_handshakes_total", Help: "TLS handshakes of SMTP sessions."}, []string{"mode", "version", "ok"}),
+		panics:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_panics_total", Help: "Sessions ended by a defect of this program; each stands in the log with its stack."}, []string{"protocol"}),
+		commands: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_imap_command_seconds", Help: "Time of IMAP commands.", Buckets: prometheus.ExponentialBuckets(0.0001, 6, 9)}, []string{"command", "status"}),
+		attempts: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_queue_attempt_seconds", Help: "Attempts to send to a recipient, by outcome.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 9)}, []string{"status"}),
+		reports:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_queue_reports_total", Help: "Notifications sent to senders."}, []string{"kind"}),
+		damaged:  prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_queue_damaged_total", Help: "Recipients set aside because their rows or messages can't be read."}),
+
+		retrieved:       prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_messages_total", Help: "Messages sent by RETR."}),
+		retrievedOctets: prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_octets_total", Help: "Octets of these messages."}),
+	}
+	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.reports, m.damaged)
+	return m
+}
+
+func (m *metrics) session(protocol string, change int) {
+	m.sessions.WithLabelValues(protocol).Add(float64(change))
+	if change > 0 {
+		m.opened.WithLabelValues(protocol).Inc()
+	}
+}
+
+func (m *metrics) signIn(protocol, mechanism string, ok bool) {
+	m.signIns.WithLabelValues(protocol, mechanism, strconv.FormatBool(ok)).Inc()
+}
+
+func (m *metrics) smtp() smtpserver.Metrics {
+	return smtpserver.Metrics{
+		Sessions: func(mode smtpserver.Mode, change int) { m.session(mode.String(), change) },
+		Rejected: func(mode smtpserver.Mode, reason string) { m.refused.WithLabelValues(mode.String(), reason).Inc() },
+		Message: func(mode smtpserver.Mode, code int, octets int64, took time.Duration) {
+			m.messages.WithLabelValues(mode.String(), strconv.Itoa(code)).Inc()
+			m.octets.WithLabelValues(mode.String()).Add(float64(octets))
+			m.took.WithLabelValues(mode.String()).Observe(took.Seconds())
+		},
+		SignIn: func(mode smtpserver.Mode, mechanism string, ok bool) { m.signIn(mode.String(), mechanism, ok) },
+		TLS: func(mode smtpserver.Mode, version uint16, ok bool) {
+			m.tls.WithLabelValues(mode.String(), tlsName(version), strconv.FormatBool(ok)).Inc()
+		},
+		Panic: func(mode smtpserver.Mode) { m.panics.WithLabelValues(mode.String()).Inc() },
+	}
+}
+
+// tlsName names the versions of the profile; "none" stands for a handshake that never agreed on one.
+func tlsName(version uint16) string {
+	switch version {
+	case 0x0303:
+		return "1.2"
+	case 0x0304:
+		return "1.3"
+	}
+	return "none"
+}
+
+func (m *metrics) imap() imapserver.Hooks {
+	return imapserver.Hooks{
+		SessionOpened: func() { m.session("imap", 1) },
+		SessionClosed: func() { m.session("imap", -1) },
+		Refused:       func(reason string) { m.refused.WithLabelValues("imap", reason).Inc() },
+		LoggedIn:      func(mechanism string, ok bool) { m.signIn("imap", mechanism, ok) },
+		Command: func(name, status string, d time.Duration) {
+			m.commands.WithLabelValues(name, status).Observe(d.Seconds())
+		},
+	}
+}
+
+func (m *metrics) pop3() pop3server.Metrics {
+	return pop3server.Metrics{
+		Sessions:  func(change int) { m.session("pop3", change) },
+		Refused:   func(reason string) { m.refused.WithLabelValues("pop3", reason).Inc() },
+		SignIn:    func(mechanism string, ok bool) { m.signIn("pop3", mechanism, ok) },
+		Retrieved: func(octets int64) { m.retrieved.Inc(); m.retrievedOctets.Add(float64(octets)) },
+		Panic:     func() { m.panics.WithLabelValues("pop3").Inc() },
+	}
+}
+
+func (m *metrics) queue() queue.Metrics {
+	return queue.Metrics{
+		Attempt: func(status transport.Status, took time.Duration) {
+			m.attempts.WithLabelValues(attemptName(status)).Observe(took.Seconds())
+		},
+		Report:  func(kind queue.Kind) { m.reports.WithLabelValues(string(kind)).Inc() },
+		Damaged: func(recipients int) { m.damaged.Add(float64(recipients)) },
+	}
+}
+
+func attemptName(status transport.Status) string {
+	switch status {
+	case transport.Delivered:
+		return "delivered"
+	case transport.Deferred:
+		return "deferred"
+	case transport.Failed:
+		return "failed"
+	}
+	return "undecided"
+}

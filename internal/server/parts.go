@@ -1,0 +1,225 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"waxwing/internal/auth"
+	"waxwing/internal/certs"
+	"waxwing/internal/config"
+	"waxwing/internal/dns"
+	"waxwing/internal/imapserver"
+	"waxwing/internal/intake"
+	"waxwing/internal/pop3server"
+	"waxwing/internal/queue"
+	"waxwing/internal/routing"
+	"waxwing/internal/smtpserver"
+	"waxwing/internal/transport"
+)
+
+// parts are what the server is made of above the store.
+type parts struct {
+	resolver *dns.Resolver
+	queue    *queue.Queue
+	smtp     *smtpserver.Server
+	imap     *imapserver.Server
+	pop3     *pop3server.Server
+}
+
+func (p *parts) close() error {
+	if p.resolver != nil {
+		p.resolver.Close()
+		p.resolver = nil
+	}
+	return nil
+}
+
+// build makes the parts from the ground up.
+func (s *Server) build(_ context.Context) error {
+	m := newMetrics(s.reg)
+	checker, err := auth.New(s.state.Directory, auth.Options{
+		Logger: s.log.With("part", "auth"), Concurrency: s.cfg.Limits.PasswordHashings,
+	})
+	if err != nil {
+		return err
+	}
+	in, err := intake.New(intake.Options{
+		Store: s.state.Store, Directory: s.state.Directory, Routing: routing.New(s.state.Directory),
+		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"),
+		Limits: intake.Limits{
+			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.buildOutbound(in, m); err != nil {
+		return err
+	}
+	limits := s.cfg.Limits
+	s.parts.smtp = smtpserver.New(smtpserver.Options{
+		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
+		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		XClient: s.cfg.XClients(), Logger: s.log.With("part", "smtp"), Metrics: m.smtp(),
+	})
+	s.parts.imap = imapserver.New(imapserver.Options{
+		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
+		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		Logger: s.log.With("part", "imap"), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
+	})
+	s.parts.pop3 = pop3server.New(pop3server.Options{
+		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
+		Limits: pop3server.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		Logger: s.log.With("part", "pop3"), Metrics: m.pop3(),
+	})
+	return nil
+}
+
+// buildOutbound makes the way out: resolver, transport and queue.
+func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
+	resolver, err := dns.New(dns.Options{
+		Servers: s.cfg.DNS.Resolvers, TrustAD: s.cfg.DNS.Trusted, Timeout: s.cfg.DNS.Timeout.Std(), Logger: s.log.With("part", "dns"),
+	})
+	if err != nil {
+		return err
+	}
+	s.parts.resolver = resolver
+	options, err := transportOptions(s.cfg)
+	if err != nil {
+		return err
+	}
+	options.Resolver, options.Logger = resolver, s.log.With("part", "transport")
+	options.IsSelf = s.isSelf
+	out, err := transport.New(options)
+	if err != nil {
+		return err
+	}
+	s.parts.queue, err = s.newQueue(in, out, m)
+	return err
+}
+
+// transportOptions turns the configuration of the way out into the transport's.
+func transportOptions(cfg *config.Config) (transport.Options, error) {
+	t := cfg.Transport
+	o := transport.Options{Hostname: cfg.Hostname, Port: t.Port, Routes: map[string]*transport.SmartHost{}}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return o, fmt.Errorf("transport.ca_file: %w", err)
+		}
+		o.RootCAs = x509.NewCertPool()
+		if !o.RootCAs.AppendCertsFromPEM(pem) {
+			return o, fmt.Errorf("transport.ca_file: %s holds no certificate", t.CAFile)
+		}
+	}
+	for domain, hop := range t.Routes {
+		host, port, err := splitHop(hop)
+		if err != nil {
+			return o, fmt.Errorf("transport.routes.%s: %w", domain, err)
+		}
+		route := &transport.SmartHost{Host: host, Port: port, TLS: transport.TLSOpportunistic}
+		if domain == "*" {
+			o.SmartHost = route
+			continue
+		}
+		o.Routes[strings.ToLower(domain)] = route
+	}
+	if h := t.SmartHost; h != nil {
+		host, port, err := splitHop(h.Address)
+		if err != nil {
+			return o, fmt.Errorf("transport.smart_host.address: %w", err)
+		}
+		o.SmartHost = &transport.SmartHost{Host: host, Port: port, TLS: transport.TLSMode(h.TLS), Username: h.Username}
+		if h.PasswordFile != "" {
+			text, err := os.ReadFile(h.PasswordFile)
+			if err != nil {
+				return o, fmt.Errorf("transport.smart_host.password_file: %w", err)
+			}
+			o.SmartHost.Password = []byte(strings.TrimRight(string(text), "\r\n"))
+		}
+	}
+	return o, nil
+}
+
+// splitHop cuts "host:port", which the configuration has checked.
+func splitHop(hop string) (host string, port int, err error) {
+	i := strings.LastIndexByte(hop, ':')
+	if i < 0 {
+		return "", 0, errors.New("not host:port")
+	}
+	port, err = strconv.Atoi(hop[i+1:])
+	return strings.Trim(hop[:i], "[]"), port, err
+}
+
+// isSelf tells an address that this server listens on for mail: what leads there would loop.
+func (s *Server) isSelf(a netip.AddrPort) bool {
+	for _, l := range s.listening {
+		if l.Protocol != config.SMTP && l.Protocol != config.Submission {
+			continue
+		}
+		bound, err := netip.ParseAddrPort(l.listener.Addr().String())
+		if err == nil && bound.Port() == a.Port() && bound.Addr().Unmap() == a.Addr().Unmap() {
+			return true
+		}
+	}
+	return false
+}
+
+// serve takes connections on one listener until the sessions are shut down.
+func (s *Server) serve(l listening) {
+	s.work.Add(1)
+	go func() {
+		defer s.work.Done()
+		var err error
+		switch {
+		case l.Protocol == config.SMTP:
+			err = s.parts.smtp.Serve(l.listener, smtpserver.MX)
+		case l.Protocol == config.Submission && l.TLS == config.Implicit:
+			err = s.parts.smtp.Serve(l.listener, smtpserver.Submissions)
+		case l.Protocol == config.Submission:
+			err = s.parts.smtp.Serve(l.listener, smtpserver.Submission)
+		case l.Protocol == config.IMAP:
+			err = s.parts.imap.Serve(l.listener, l.TLS == config.Implicit)
+		case l.Protocol == config.POP3:
+			err = s.parts.pop3.Serve(l.listener, l.TLS == config.Implicit)
+		}
+		if err != nil && !closed(err) {
+			s.fail(fmt.Errorf("%s on %s: %w", l.Protocol, l.Address, err))
+		}
+	}()
+}
+
+// closed tells the end of a listener that Shutdown brought.
+func closed(err error) bool {
+	return errors.Is(err, smtpserver.ErrServerClosed) || errors.Is(err, imapserver.ErrServerClosed) || errors.Is(err, pop3server.ErrServerClosed)
+}
+
+// shutdownSessions takes no connections any more and lets commands under way finish until ctx ends. That sessions had to
+// be cut off is said in the log and is no failure: nothing that was answered is lost by it.
+func (s *Server) shutdownSessions(ctx context.Context) error {
+	shut := []struct {
+		name string
+		fn   func(context.Context) error
+	}{{"smtp", s.parts.smtp.Shutdown}, {"imap", s.parts.imap.Shutdown}, {"pop3", s.parts.pop3.Shutdown}}
+	errs := make([]error, len(shut))
+	var wg sync.WaitGroup
+	for i, p := range shut {
+		wg.Go(func() {
+			err := p.fn(ctx)
+			if errors.Is(err, context.DeadlineExceeded) {
+				s.log.Warn("sessions were cut off at the end of the grace", "part", p.name)
+				err = nil
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"waxwing/internal/intake"
+	"waxwing/internal/queue"
+	"waxwing/internal/transport"
+)
+
+// newQueue makes the scheduler of outgoing mail. Its notifications come in by way of intake, as any mail does.
+func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metrics) (*queue.Queue, error) {
+	t := s.cfg.Transport
+	return queue.New(queue.Options{
+		Store: s.state.Store, Transport: queue.Over(out), Injector: queue.Through(in), Hostname: s.cfg.Hostname,
+		Policy: queue.Policy{
+			RetryMin: t.FirstRetry.Std(), RetryMax: t.MaxRetry.Std(), DelayWarning: t.WarnAfter.Std(),
+			Workers: t.Concurrency, Concurrency: t.PerDestination,
+			// Attempts under way end before the grace of the whole server does.
+			Grace: s.cfg.Limits.ShutdownGrace.Std() * 2 / 3,
+		},
+		Logger: s.log.With("part", "queue"), Metrics: m.queue(),
+	})
+}
+
+// runQueue runs the scheduler until the server stops. When it fails by itself the server ends, to be started anew.
+func (s *Server) runQueue(ctx context.Context) {
+	began := time.Now()
+	if err := s.parts.queue.Run(ctx); err != nil && ctx.Err() == nil {
+		s.log.Error("the queue stopped", "after", time.Since(began), "error", err)
+		s.fail(err)
+	}
+}

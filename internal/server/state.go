@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"waxwing/internal/config"
+	"waxwing/internal/control"
+	"waxwing/internal/directory"
+	"waxwing/internal/durable"
+	"waxwing/internal/store"
+	"waxwing/internal/store/blob"
+	"waxwing/internal/store/sqlite"
+)
+
+// The names in the data directory.
+const (
+	lockName     = "lock"
+	databaseName = "waxwing.db"
+	packsName    = "packs"
+)
+
+// State is the opened store with its directory: what a command needs while the server is stopped, and the ground that
+// the server stands on. One process at a time holds it.
+type State struct {
+	Store     *store.Store
+	Directory *directory.Directory
+
+	cfg  *config.Config
+	log  *slog.Logger
+	lock io.Closer
+}
+
+// CreateDataDir makes the data directory of a new server.
+func CreateDataDir(cfg *config.Config) error {
+	for _, dir := range []string{cfg.DataDir, cfg.Spool.Dir} {
+		if err := durable.OS.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// OpenState locks the data directory and opens the store in it.
+func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *State, err error) {
+	if fi, err := os.Stat(cfg.DataDir); err != nil || !fi.IsDir() {
+		return nil, control.Errorf(control.NotFound, "open store: %s is no data directory: `waxwing init` makes one", cfg.DataDir)
+	}
+	s = &State{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+			s = nil
+		}
+	}()
+	s.lock, err = durable.OS.Lock(filepath.Join(cfg.DataDir, lockName))
+	if errors.Is(err, durable.ErrLocked) {
+		return s, control.Errorf(control.Unavailable, "open store: %s is in use by another process: one server, or one command while it is stopped, at a time", cfg.DataDir)
+	}
+	if err != nil {
+		return s, fmt.Errorf("open store: %w", err)
+	}
+	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
+		return s, fmt.Errorf("open store: %w", err)
+	}
+	if s.Store, err = openStore(ctx, cfg, log); err != nil {
+		return s, err
+	}
+	s.Directory, err = directory.New(ctx, s.Store, directory.Options{Logger: log.With("part", "directory")})
+	return s, err
+}
+
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
+	log = log.With("part", "store")
+	db, err := sqlite.Open(ctx, filepath.Join(cfg.DataDir, databaseName), sqlite.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	packs, err := blob.Open(blob.Options{
+		Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve),
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())
+	}
+	s, err := store.Open(ctx, store.Options{DB: db, Blobs: store.Packs(packs), Clock: time.Now, Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, packs.Close(), db.Close())
+	}
+	return s, nil
+}
+
+// Control is the service layer over this state; server is nil unless it runs in this process.
+func (s *State) Control(server control.Server) *control.Service {
+	return control.New(control.Options{
+		Store: s.Store, Directory: s.Directory, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
+	})
+}
+
+// Close closes the store and gives up the lock.
+func (s *State) Close() error {
+	var errs []error
+	if s.Store != nil {
+		errs = append(errs, s.Store.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
