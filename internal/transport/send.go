@@ -162,8 +162,8 @@ func (s *session) mailCommand(d *delivery, body smtp.BodyType, utf8 bool) string
 		if d.m.Ret == "FULL" || d.m.Ret == "HDRS" {
 			b.WriteString(" RET=" + d.m.Ret)
 		}
-		if id := appendXtext(nil, d.m.EnvID); d.m.EnvID != "" && len(id) <= 100 {
-			b.WriteString(" ENVID=" + string(id))
+		if id := smtp.EncodeXtext(d.m.EnvID); id != "" && len(id) <= 100 {
+			b.WriteString(" ENVID=" + id)
 		}
 	}
 	return b.String()
@@ -173,7 +173,7 @@ func (s *session) rcptCommand(r *Recipient, utf8 bool) string {
 	var b strings.Builder
 	b.WriteString("RCPT TO:<" + r.To + ">")
 	if s.ext.dsn {
-		if n := notifyText(r.Notify); n != "" {
+		if n := r.Notify.Words(); n != "" {
 			b.WriteString(" NOTIFY=" + n)
 		}
 		if o := originalRecipient(r.ORcpt, utf8); o != "" {
