@@ -112,10 +112,53 @@ func newAccounts(s *Store, max int) *accounts {
 // A load can't miss a commit: a transaction pins each account that it changes before it changes it, so while an account is
 // being loaded no transaction that touches it is under way, and once loaded it stays until that transaction is published.
 func (c *accounts) pin(ctx context.Context, id AccountID) (*account, error) {
-	a, load := c.hold(id)
-	if load {
-		// Others may wait for this: it is not given up with the first caller's context.
-		a.err = a.load(context.WithoutCancel(ctx), c.s)
+	if a := c.known(id); a != nil {
+		return a, nil
+	}
+	var a *account
+	// The connection comes first: who loads an account, and makes the writer wait, waits for nothing itself.
+	err := c.s.reads.with(ctx, func(q *reader) (err error) {
+		a, err = c.load(ctx, id, func(a *account) error { return q.snapshot(func() error { return a.load(q) }) })
+		return err
+	})
+	return a, err
+}
+
+// pinIn is pin for the writer, which reads with its own connection.
+func (c *accounts) pinIn(tx *Tx, id AccountID) (*account, error) {
+	if a := c.known(id); a != nil {
+		return a, nil
+	}
+	return c.load(context.Background(), id, func(a *account) error { return a.load(tx) })
+}
+
+// known pins an account that is loaded.
+func (c *accounts) known(id AccountID) *account {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.byID[id]
+	if !ok {
+		return nil
+	}
+	select {
+	case <-a.ready:
+	default:
+		return nil
+	}
+	if a.err != nil {
+		return nil
+	}
+	c.keep(a)
+	return a
+}
+
+// load pins an account, and loads it unless another does.
+func (c *accounts) load(ctx context.Context, id AccountID, load func(a *account) error) (*account, error) {
+	a, first := c.hold(id)
+	if first {
+		if err := load(a); err != nil {
+			a.err = fmt.Errorf("store: account %d: %w", id, err)
+		}
 		close(a.ready)
 	}
 	select {
@@ -139,12 +182,17 @@ func (c *accounts) hold(id AccountID) (a *account, load bool) {
 		a = &account{id: id, ready: make(chan struct{}), boxes: make(map[MailboxID]*box), indexes: make(map[MailboxID]*index)}
 		c.byID[id] = a
 	}
+	c.keep(a)
+	return a, !ok
+}
+
+// keep pins an account; c.mu is held.
+func (c *accounts) keep(a *account) {
 	a.pins++
 	if a.lru != nil {
 		c.unused.Remove(a.lru)
 		a.lru = nil
 	}
-	return a, !ok
 }
 
 func (c *accounts) unpin(a *account) {
@@ -192,28 +240,25 @@ func (s *Store) with(ctx context.Context, id AccountID, fn func(a *account) erro
 }
 
 // load reads the account's rows from one snapshot.
-func (a *account) load(ctx context.Context, s *Store) error {
-	err := s.Read(ctx, func(q Querier) error {
-		err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages
-			FROM mail_account WHERE account_id = $1`, a.id).Scan(&a.counters.modseq, &a.counters.nextMailbox, &a.counters.lastValidity,
-			&a.counters.usedOctets, &a.counters.usedMessages, &a.counters.quotaOctets, &a.counters.quotaMessages)
-		if errors.Is(err, sql.ErrNoRows) {
-			return ErrNotFound
-		}
-		if err != nil {
-			return err
-		}
-		a.tree = newTree()
-		if err := a.loadBoxes(q); err != nil {
-			return err
-		}
-		if err := a.loadKeywords(q); err != nil {
-			return err
-		}
-		return a.loadSubscriptions(q)
-	})
+func (a *account) load(q Querier) error {
+	err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages
+		FROM mail_account WHERE account_id = $1`, a.id).Scan(&a.counters.modseq, &a.counters.nextMailbox, &a.counters.lastValidity,
+		&a.counters.usedOctets, &a.counters.usedMessages, &a.counters.quotaOctets, &a.counters.quotaMessages)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
 	if err != nil {
-		return fmt.Errorf("store: account %d: %w", a.id, s.db.dbError(err))
+		return err
+	}
+	a.tree = newTree()
+	if err := a.loadBoxes(q); err != nil {
+		return err
+	}
+	if err := a.loadKeywords(q); err != nil {
+		return err
+	}
+	if err := a.loadSubscriptions(q); err != nil {
+		return err
 	}
 	a.sortBoxes()
 	return nil

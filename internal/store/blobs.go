@@ -92,8 +92,8 @@ func (s *Store) putContent(ctx context.Context, t *settled) error {
 // findContent looks for a committed row with this content.
 func (s *Store) findContent(ctx context.Context, sum blob.ID) (blob.Ref, bool, error) {
 	var ref blob.Ref
-	err := s.reads.queryRow(context.WithoutCancel(ctx), `SELECT segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`,
-		hashKey(sum), sum[:]).Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+	err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`,
+		hashKey(sum), sum[:])
 	if errors.Is(err, sql.ErrNoRows) {
 		return ref, false, nil
 	}
@@ -101,6 +101,11 @@ func (s *Store) findContent(ctx context.Context, sum blob.ID) (blob.Ref, bool, e
 		return ref, false, fmt.Errorf("look for content: %w", err)
 	}
 	return ref, true, nil
+}
+
+// scanRef is where the columns segment, place, stored and length go.
+func scanRef(ref *blob.Ref) []any {
+	return []any{&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len}
 }
 
 // checkContent reads a record to its end.

@@ -21,6 +21,8 @@ func (db *Database) Close() error {
 type Dialect interface {
 	// Begin is the statement that opens a transaction that will write.
 	Begin() string
+	// BeginRead is the statement that opens a transaction that only reads, and sees one moment.
+	BeginRead() string
 	// In gives a condition that holds when column is one of the numbers in the parameter, e.g. In("uid", "$3").
 	In(column, param string) string
 	// Table gives a FROM item named alias with one row for each number in the parameter, in their order, as column v.

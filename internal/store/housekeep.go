@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -46,20 +47,14 @@ type deadMailbox struct {
 }
 
 func (s *Store) deadMailboxes(ctx context.Context) ([]deadMailbox, error) {
-	rows, err := s.reads.query(ctx, `SELECT account_id, mailbox_id FROM dead_mailbox`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var out []deadMailbox
-	for rows.Next() {
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
 		var d deadMailbox
-		if err := rows.Scan(&d.acct, &d.box); err != nil {
-			return nil, err
-		}
+		err := rows.Scan(&d.acct, &d.box)
 		out = append(out, d)
-	}
-	return out, s.db.dbError(rows.Err())
+		return err
+	}, `SELECT account_id, mailbox_id FROM dead_mailbox`)
+	return out, err
 }
 
 // reap removes the entries of a deleted mailbox, a transaction for each step.
@@ -129,23 +124,18 @@ type compaction struct{ s *Store }
 
 // Rows implements blob.Index.
 func (c compaction) Rows(ctx context.Context, g blob.Segment, from int64, limit int) ([]blob.Located, error) {
-	rows, err := c.s.reads.query(ctx, `SELECT hash, place, stored, length FROM blob WHERE segment = $1 AND place >= $2 ORDER BY place LIMIT $3`,
-		int64(g), from, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
 	var out []blob.Located
-	for rows.Next() {
+	err := c.s.reads.each(ctx, func(rows *sql.Rows) error {
 		l := blob.Located{Ref: blob.Ref{Segment: g}}
 		var hash []byte
 		if err := rows.Scan(&hash, &l.Ref.Offset, &l.Ref.StoredLen, &l.Ref.Len); err != nil {
-			return nil, err
+			return err
 		}
 		copy(l.ID[:], hash)
 		out = append(out, l)
-	}
-	return out, c.s.db.dbError(rows.Err())
+		return nil
+	}, `SELECT hash, place, stored, length FROM blob WHERE segment = $1 AND place >= $2 ORDER BY place LIMIT $3`, int64(g), from, limit)
+	return out, err
 }
 
 // Move implements blob.Index.
@@ -173,24 +163,17 @@ func (c compaction) Move(ctx context.Context, moves []blob.Move, moved []bool) e
 // recoverBlobs makes the blob store ready, and tells it what the rows know of each segment.
 func (s *Store) recoverBlobs(ctx context.Context) error {
 	known := make(map[blob.Segment]blob.Known)
-	rows, err := s.reads.query(ctx, `SELECT segment, tail, live FROM segment`)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
 		var g blob.Segment
 		var k blob.Known
-		if err := rows.Scan(&g, &k.End, &k.Live); err != nil {
-			return err
+		err := rows.Scan(&g, &k.End, &k.Live)
+		if g < largeSegments || k.Live > 0 { // the file of a large content went with its row
+			known[g] = k
 		}
-		if g >= largeSegments && k.Live <= 0 {
-			continue // its file went with the row
-		}
-		known[g] = k
-	}
-	if err := rows.Err(); err != nil {
-		return s.db.dbError(err)
+		return err
+	}, `SELECT segment, tail, live FROM segment`)
+	if err != nil {
+		return err
 	}
 	// What no row names was never answered for: it is dead space.
 	r, err := s.blobs.Recover(ctx, known, nil)

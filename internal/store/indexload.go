@@ -60,7 +60,10 @@ func (ix *index) attach(v *View) (load *indexLoad, own bool, err error) {
 
 // load reads the entries and ends the load.
 func (ix *index) load(ctx context.Context, s *Store, load *indexLoad) {
+	// A large mailbox takes a connection for seconds: some are kept free for others.
+	s.loads <- struct{}{}
 	gen, modseq, err := readEntries(ctx, s, ix.acct.id, ix.box)
+	<-s.loads
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	defer close(load.done)

@@ -72,15 +72,8 @@ func (s *Store) readSummaries(ctx context.Context, acct AccountID, ids []Message
 	}
 	b.buf, b.rows = b.buf[:0], b.rows[:0]
 	d := s.db.Dialect
-	// The context is looked at between batches: one here would cost a goroutine for each query.
-	rows, err := s.reads.query(context.WithoutCancel(ctx), `SELECT m.message_id, m.summary FROM `+d.Table("t", "$2")+
-		`, message AS m WHERE m.message_id = t.v AND m.account_id = $1`, acct, d.Numbers(list))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	ordered := true
-	for next := 0; rows.Next(); {
+	next, ordered := 0, true
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
 		var id MessageID
 		var raw sql.RawBytes
 		if err := rows.Scan(&id, &raw); err != nil {
@@ -93,8 +86,10 @@ func (s *Store) readSummaries(ctx context.Context, acct AccountID, ids []Message
 			next++
 		}
 		ordered = ordered && next < len(ids)
-	}
-	if err := rows.Err(); err != nil {
+		return nil
+	}, `SELECT m.message_id, m.summary FROM `+d.Table("t", "$2")+`, message AS m WHERE m.message_id = t.v AND m.account_id = $1`,
+		acct, d.Numbers(list))
+	if err != nil {
 		return err
 	}
 	if !ordered { // the planner is free to begin with the messages
@@ -146,14 +141,14 @@ func (s *Store) ReadBlob(ctx context.Context, acct AccountID, id MessageID, buf 
 	return out, nil
 }
 
-// atRef calls fn with the place of a message's octets. Compaction may move them between the look and the touch: then the
-// place is looked up again.
+// atRef calls fn with the place of a message's octets. Compaction may move them between the look and the touch, and a content
+// that came again takes the place of a damaged one: then the place is looked up again.
 func (s *Store) atRef(ctx context.Context, acct AccountID, id MessageID, fn func(ref blob.Ref) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ref, cached := s.refs.get(acct, id)
-	for range 3 {
+	for range 4 {
 		if !cached {
 			var err error
 			if ref, err = s.findMessage(ctx, acct, id); err != nil {
@@ -165,10 +160,10 @@ func (s *Store) atRef(ctx context.Context, acct AccountID, id MessageID, fn func
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, blob.ErrGone) {
+		s.refs.drop(id)
+		if !errors.Is(err, blob.ErrGone) && (!cached || !errors.Is(err, blob.ErrCorrupt)) {
 			return blobError(err)
 		}
-		s.refs.drop(id)
 		cached = false
 	}
 	return fmt.Errorf("%w: %s is gone", ErrCorrupt, ref)
@@ -176,9 +171,8 @@ func (s *Store) atRef(ctx context.Context, acct AccountID, id MessageID, fn func
 
 func (s *Store) findMessage(ctx context.Context, acct AccountID, id MessageID) (blob.Ref, error) {
 	var ref blob.Ref
-	err := s.reads.queryRow(context.WithoutCancel(ctx), `SELECT b.segment, b.place, b.stored, b.length
-		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND m.message_id = $2`, acct, id).
-		Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+	err := s.reads.row(ctx, scanRef(&ref), `SELECT b.segment, b.place, b.stored, b.length
+		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND m.message_id = $2`, acct, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ref, ErrNotFound
 	}
@@ -209,29 +203,23 @@ func (s *Store) prefetch(ctx context.Context, acct AccountID, ids []MessageID) e
 		return nil
 	}
 	d := s.db.Dialect
-	rows, err := s.reads.query(context.WithoutCancel(ctx), `SELECT m.message_id, b.segment, b.place, b.stored, b.length
-		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND `+d.In("m.message_id", "$2"), acct, d.Numbers(list))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	return s.reads.each(ctx, func(rows *sql.Rows) error {
 		var id MessageID
 		var ref blob.Ref
-		if err := rows.Scan(&id, &ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len); err != nil {
+		if err := rows.Scan(append([]any{&id}, scanRef(&ref)...)...); err != nil {
 			return err
 		}
 		s.refs.put(acct, id, ref)
-	}
-	return rows.Err()
+		return nil
+	}, `SELECT m.message_id, b.segment, b.place, b.stored, b.length FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id
+		WHERE m.account_id = $1 AND `+d.In("m.message_id", "$2"), acct, d.Numbers(list))
 }
 
 // OpenBlobID opens a content by its own id, which rows of the queue hold.
 func (s *Store) OpenBlobID(ctx context.Context, blobID int64) (Blob, error) {
 	for range 3 {
 		var ref blob.Ref
-		err := s.reads.queryRow(ctx, `SELECT segment, place, stored, length FROM blob WHERE blob_id = $1`, blobID).
-			Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len)
+		err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length FROM blob WHERE blob_id = $1`, blobID)
 		if errors.Is(err, sql.ErrNoRows) {
 			err = ErrNotFound
 		}
@@ -263,21 +251,18 @@ func (s *Store) GUID(acct AccountID, id MessageID) string {
 // UIDLs returns the POP3 unique ids that messages of the account brought from another server. Those without one have their
 // GUID.
 func (s *Store) UIDLs(ctx context.Context, acct AccountID) (map[MessageID]string, error) {
-	rows, err := s.reads.query(ctx, `SELECT message_id, uidl FROM message WHERE account_id = $1 AND uidl IS NOT NULL`, acct)
+	out := make(map[MessageID]string)
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
+		var id MessageID
+		var uidl string
+		err := rows.Scan(&id, &uidl)
+		out[id] = uidl
+		return err
+	}, `SELECT message_id, uidl FROM message WHERE account_id = $1 AND uidl IS NOT NULL`, acct)
 	if err != nil {
 		return nil, fmt.Errorf("store: unique ids of account %d: %w", acct, err)
 	}
-	defer rows.Close()
-	out := make(map[MessageID]string)
-	for rows.Next() {
-		var id MessageID
-		var uidl string
-		if err := rows.Scan(&id, &uidl); err != nil {
-			return nil, fmt.Errorf("store: unique ids of account %d: %w", acct, s.db.dbError(err))
-		}
-		out[id] = uidl
-	}
-	return out, s.db.dbError(rows.Err())
+	return out, nil
 }
 
 // refs remembers where messages are. It holds two generations of entries: when the new one is full it becomes the old one,

@@ -3,68 +3,172 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
-	"sync"
+	"fmt"
 )
 
-// reads holds the prepared statements of the reader pool, by their text.
+// reads lends out the connections that read. Each has its own prepared statements: the pool of database/sql would take a
+// second connection to prepare a statement for the first, and wait for ever once all are in use.
 type reads struct {
-	db *Database
+	db   *Database
+	idle chan *reader
+	n    int
+}
 
-	mu    sync.RWMutex
+// reader is one connection. It is open from its first use on, and belongs to whoever has it.
+type reader struct {
+	db    *Database
+	ctx   context.Context // of the call that has it
+	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
 }
 
+// defaultReaders is how many connections read when the pool has no bound.
+const defaultReaders = 8
+
 func newReads(db *Database) *reads {
-	return &reads{db: db, stmts: make(map[string]*sql.Stmt)}
+	n := db.Reader.Stats().MaxOpenConnections
+	if n <= 0 {
+		n = defaultReaders
+	}
+	r := &reads{db: db, idle: make(chan *reader, n), n: n}
+	for range n {
+		r.idle <- &reader{db: db}
+	}
+	return r
 }
 
-func (r *reads) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
-	r.mu.RLock()
-	st, ok := r.stmts[query]
-	r.mu.RUnlock()
-	if ok {
+// with calls fn with a connection; statements see what is committed when they run. fn must not wait for a peer, nor ask for
+// another connection.
+//
+// Statements run to their end whatever becomes of ctx: each is short, and to watch a context costs a goroutine a statement.
+func (r *reads) with(ctx context.Context, fn func(q *reader) error) error {
+	var c *reader
+	select {
+	case c = <-r.idle:
+	default:
+		select {
+		case c = <-r.idle:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	defer func() { r.idle <- c }()
+	if c == nil {
+		return ErrClosed
+	}
+	c.ctx = context.WithoutCancel(ctx)
+	if c.conn == nil {
+		conn, err := r.db.Reader.Conn(c.ctx)
+		if err != nil {
+			return fmt.Errorf("store: connection for reading: %w", r.db.dbError(err))
+		}
+		c.conn, c.stmts = conn, make(map[string]*sql.Stmt)
+	}
+	err := fn(c)
+	if errors.Is(err, driver.ErrBadConn) {
+		err = errors.Join(err, c.close()) // the next call opens another
+	}
+	return err
+}
+
+// snapshot calls fn with a connection whose statements all see the same moment.
+func (r *reads) snapshot(ctx context.Context, fn func(q *reader) error) error {
+	return r.with(ctx, func(q *reader) error { return q.snapshot(func() error { return fn(q) }) })
+}
+
+func (c *reader) snapshot(fn func() error) (err error) {
+	if _, err := c.conn.ExecContext(c.ctx, c.db.Dialect.BeginRead()); err != nil {
+		return fmt.Errorf("store: begin reading: %w", c.db.dbError(err))
+	}
+	defer func() {
+		if _, e := c.conn.ExecContext(c.ctx, "ROLLBACK"); e != nil {
+			// A connection that stays in its snapshot would show old rows for ever.
+			err = errors.Join(err, fmt.Errorf("store: end reading: %w", c.db.dbError(e)), c.close())
+		}
+	}()
+	return fn()
+}
+
+func (c *reader) stmt(query string) (*sql.Stmt, error) {
+	if st, ok := c.stmts[query]; ok {
 		return st, nil
 	}
-	st, err := r.db.Reader.PrepareContext(ctx, query)
+	st, err := c.conn.PrepareContext(c.ctx, query)
 	if err != nil {
-		return nil, r.db.dbError(err)
+		return nil, c.db.dbError(err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if other, ok := r.stmts[query]; ok { // another goroutine was faster
-		return other, st.Close()
-	}
-	r.stmts[query] = st
+	c.stmts[query] = st
 	return st, nil
 }
 
-// query runs one query on the committed rows, outside of any snapshot.
-func (r *reads) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	st, err := r.stmt(ctx, query)
+// Query implements Querier.
+func (c *reader) Query(query string, args ...any) (*sql.Rows, error) {
+	st, err := c.stmt(query)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := st.QueryContext(ctx, args...)
-	return rows, r.db.dbError(err)
+	rows, err := st.QueryContext(c.ctx, args...)
+	return rows, c.db.dbError(err)
 }
 
-// queryRow runs one query for one row.
-func (r *reads) queryRow(ctx context.Context, query string, args ...any) *Row {
-	st, err := r.stmt(ctx, query)
+// QueryRow implements Querier.
+func (c *reader) QueryRow(query string, args ...any) *Row {
+	st, err := c.stmt(query)
 	if err != nil {
-		return &Row{db: r.db, err: err}
+		return &Row{db: c.db, err: err}
 	}
-	return &Row{db: r.db, row: st.QueryRowContext(ctx, args...)}
+	return &Row{db: c.db, row: st.QueryRowContext(c.ctx, args...)}
 }
 
-func (r *reads) close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// each calls scan for each row of a query.
+func (c *reader) each(scan func(rows *sql.Rows) error, query string, args ...any) error {
+	rows, err := c.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return c.db.dbError(err)
+		}
+	}
+	return c.db.dbError(rows.Err())
+}
+
+func (c *reader) close() error {
+	if c.conn == nil {
+		return nil
+	}
 	var err error
-	for _, st := range r.stmts {
+	for _, st := range c.stmts {
 		err = errors.Join(err, st.Close())
 	}
-	clear(r.stmts)
+	err = errors.Join(err, c.conn.Close())
+	c.conn, c.stmts = nil, nil
+	return err
+}
+
+// each runs one query outside of any snapshot.
+func (r *reads) each(ctx context.Context, scan func(rows *sql.Rows) error, query string, args ...any) error {
+	return r.with(ctx, func(q *reader) error { return q.each(scan, query, args...) })
+}
+
+// row runs one query for one row outside of any snapshot.
+func (r *reads) row(ctx context.Context, dest []any, query string, args ...any) error {
+	return r.with(ctx, func(q *reader) error { return q.QueryRow(query, args...).Scan(dest...) })
+}
+
+// close waits until no connection is in use and closes them. What is asked afterwards is refused.
+func (r *reads) close() error {
+	var err error
+	for range r.n {
+		c := <-r.idle
+		if c != nil {
+			err = errors.Join(err, c.close())
+		}
+	}
+	r.idle <- nil // one token that says closed is enough: it is handed back each time
 	return err
 }

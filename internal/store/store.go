@@ -53,6 +53,7 @@ type Store struct {
 	indexes  *indexes
 	notices  *notices
 	refs     *refs
+	loads    chan struct{} // bounds the mailboxes that are read into memory at the same time
 
 	maildropMu sync.Mutex
 	maildrops  map[AccountID]struct{}
@@ -77,6 +78,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		maildrops: make(map[AccountID]struct{}),
 	}
 	s.accounts = newAccounts(s, opts.MaxAccounts)
+	s.loads = make(chan struct{}, max(1, s.reads.n/2))
 	err := s.Read(ctx, func(q Querier) (err error) {
 		s.ids, err = loadIDs(q)
 		return err

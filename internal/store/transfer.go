@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 )
@@ -155,20 +156,16 @@ func messagesOf(rows []entryRow) []MessageID {
 
 // Vanished returns the UIDs that left the mailbox after the given MODSEQ, ascending (RFC 7162, section 3.2.5.1).
 func (s *Store) Vanished(ctx context.Context, acct AccountID, mbox MailboxID, since ModSeq) ([]UID, error) {
-	rows, err := s.reads.query(ctx, `SELECT uid FROM tombstone WHERE account_id = $1 AND mailbox_id = $2 AND modseq > $3 ORDER BY modseq, uid`,
-		acct, mbox, since)
+	var out []UID
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
+		var u UID
+		err := rows.Scan(&u)
+		out = append(out, u)
+		return err
+	}, `SELECT uid FROM tombstone WHERE account_id = $1 AND mailbox_id = $2 AND modseq > $3 ORDER BY modseq, uid`, acct, mbox, since)
 	if err != nil {
 		return nil, fmt.Errorf("store: vanished of mailbox %d of account %d: %w", mbox, acct, err)
 	}
-	defer rows.Close()
-	var out []UID
-	for rows.Next() {
-		var u UID
-		if err := rows.Scan(&u); err != nil {
-			return nil, err
-		}
-		out = append(out, u)
-	}
 	slices.Sort(out)
-	return out, s.db.dbError(rows.Err())
+	return out, nil
 }

@@ -188,39 +188,8 @@ func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
 	return s.writer.do(ctx, fn)
 }
 
-// Read runs fn on a snapshot of the committed rows.
+// Read runs fn on a snapshot of the committed rows. fn has one of few connections: it must not wait for a peer, and not call
+// Read or Write.
 func (s *Store) Read(ctx context.Context, fn func(q Querier) error) error {
-	tx, err := s.db.Reader.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return fmt.Errorf("store: begin reading: %w", s.db.dbError(err))
-	}
-	err = fn(&snapshot{ctx: ctx, s: s, tx: tx})
-	if e := tx.Rollback(); err == nil && e != nil && !errors.Is(e, sql.ErrTxDone) {
-		err = s.db.dbError(e)
-	}
-	return err
-}
-
-// snapshot is the Querier of Read.
-type snapshot struct {
-	ctx context.Context
-	s   *Store
-	tx  *sql.Tx
-}
-
-func (q *snapshot) Query(query string, args ...any) (*sql.Rows, error) {
-	st, err := q.s.reads.stmt(q.ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := q.tx.StmtContext(q.ctx, st).QueryContext(q.ctx, args...)
-	return rows, q.s.db.dbError(err)
-}
-
-func (q *snapshot) QueryRow(query string, args ...any) *Row {
-	st, err := q.s.reads.stmt(q.ctx, query)
-	if err != nil {
-		return &Row{db: q.s.db, err: err}
-	}
-	return &Row{db: q.s.db, row: q.tx.StmtContext(q.ctx, st).QueryRowContext(q.ctx, args...)}
+	return s.reads.snapshot(ctx, func(q *reader) error { return fn(q) })
 }

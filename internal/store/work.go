@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,8 +39,7 @@ func (tx *Tx) account(id AccountID) (*work, error) {
 		}
 		return w, nil
 	}
-	// The writer waits here for a reader at most: the rows of an account are few.
-	a, err := tx.s.accounts.pin(context.Background(), id)
+	a, err := tx.s.accounts.pinIn(tx, id)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,8 @@ type dialect struct{}
 
 func (dialect) Begin() string { return "BEGIN IMMEDIATE" }
 
+func (dialect) BeginRead() string { return "BEGIN" }
+
 func (dialect) In(column, param string) string {
 	return column + " IN (SELECT value FROM json_each(" + param + "))"
 }

@@ -1,0 +1,238 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"waxwing/internal/durable/crashfs"
+	"waxwing/internal/store"
+	"waxwing/internal/store/blob"
+	"waxwing/internal/store/sqlite"
+	"waxwing/internal/store/storetest"
+)
+
+// openOn opens a store whose packs are on a file system in memory; small segments, so that there are many.
+func openOn(t *testing.T, path string, fsys *crashfs.FS, o sqlite.Options) *store.Store {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := blob.Open(blob.Options{FS: fsys, Dir: "blobs", Reserve: -1, SegmentSize: 64 << 10, Step: 16 << 10, LargeFrom: 8 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), store.Options{DB: db, Blobs: store.Packs(blobs)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestPowerCutLosesNoCommittedContent cuts the power under a load: whatever rows are committed at some moment, their
+// contents are whole on what a power cut leaves of the disk a moment later.
+func TestPowerCutLosesNoCommittedContent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mail.db")
+	fsys := crashfs.New()
+	s := openOn(t, path, fsys, sqlite.Options{})
+	const accounts = 4
+	for a := range accounts {
+		storetest.Account(t, s, store.AccountID(a+1))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for a := range accounts {
+		wg.Go(func() { deliverUntil(ctx, t, s, store.AccountID(a+1)) })
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var copies []string
+	var disks []*crashfs.FS
+	for i := range 12 {
+		for next := inboxOf(t, s, 1).UIDNext + 3; inboxOf(t, s, 1).UIDNext < next; { // some deliveries later
+			runtime.Gosched()
+		}
+		name := filepath.Join(dir, fmt.Sprintf("copy-%d.db", i))
+		if _, err := db.Exec(`VACUUM INTO ?`, name); err != nil {
+			t.Fatal(err)
+		}
+		copies, disks = append(copies, name), append(disks, fsys.Crash(uint64(i)))
+	}
+	stop()
+	wg.Wait()
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	for i := range copies {
+		after := openOn(t, copies[i], disks[i], sqlite.Options{})
+		n := 0
+		for a := range accounts {
+			n += len(tagsIn(t, after, store.AccountID(a+1), "INBOX"))
+		}
+		if n == 0 {
+			t.Errorf("copy %d holds nothing: the test tests nothing", i)
+		}
+		deliverTagged(t, after, 1, "after the cut")
+		if err := after.Housekeep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !tagsIn(t, after, 1, "INBOX")["after the cut"] {
+			t.Error("delivery after the cut is missing")
+		}
+		if err := after.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func deliverTagged(t *testing.T, s *store.Store, acct store.AccountID, tag string) {
+	t.Helper()
+	if _, err := s.Deliver(t.Context(), store.Delivery{Content: killContent(tag, 100), Local: []store.NewEntry{{Account: acct}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deliverUntil delivers small contents and some large ones until ctx ends, and expunges a few.
+func deliverUntil(ctx context.Context, t *testing.T, s *store.Store, acct store.AccountID) {
+	in, err := s.Mailbox(ctx, acct, "INBOX")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for n := 0; ctx.Err() == nil; n++ {
+		size := 100 + n%1500
+		if n%50 == 49 {
+			size = 20_000
+		}
+		d, err := s.Deliver(context.WithoutCancel(ctx), store.Delivery{
+			Content: killContent(fmt.Sprintf("%d-%d", acct, n), size), Local: []store.NewEntry{{Account: acct}},
+		})
+		if err == nil && n%4 == 3 && size < 8<<10 {
+			_, err = s.Expunge(context.WithoutCancel(ctx), acct, in.ID, []store.UID{d.Local[0].UID}, false)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// TestHousekeepingKeepsWhatLives compacts packs again and again under a load of deliveries, expunges and readers.
+func TestHousekeepingKeepsWhatLives(t *testing.T) {
+	t.Parallel()
+	fsys := crashfs.New()
+	s := openOn(t, filepath.Join(t.TempDir(), "mail.db"), fsys, sqlite.Options{})
+	defer s.Close()
+	storetest.Account(t, s, 1)
+	storetest.Account(t, s, 2)
+	in := inboxOf(t, s, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { deliverUntil(ctx, t, s, 2) })
+	segments := int64(0)
+	for round := range 30 {
+		var placed []store.Placed
+		for i := range 100 {
+			p, err := s.Append(t.Context(), 1, in.ID, []store.NewMessage{{Content: killContent(fmt.Sprintf("%d-%d", round, i), 1000)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			placed = append(placed, p...)
+		}
+		var gone []store.UID
+		for i, p := range placed {
+			if i%10 != 0 {
+				gone = append(gone, p.UID)
+			}
+		}
+		if _, err := s.Expunge(t.Context(), 1, in.ID, gone, false); err != nil {
+			t.Fatal(err)
+		}
+		before := fsys.Used()
+		if err := s.Housekeep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if fsys.Used() < before {
+			segments++
+		}
+		if got, want := len(tagsIn(t, s, 1, "INBOX")), 10*(round+1); got != want {
+			t.Fatalf("%d messages, want %d", got, want)
+		}
+	}
+	stop()
+	wg.Wait()
+	tagsIn(t, s, 2, "INBOX")
+	if segments == 0 {
+		t.Error("nothing was ever compacted: the test tests nothing")
+	}
+}
+
+// TestDamagedContentHarmsItself flips bits in packs: the message with them is damaged, all others are whole, and a delivery
+// of the same content heals it.
+func TestDamagedContentHarmsItself(t *testing.T) {
+	t.Parallel()
+	fsys := crashfs.New()
+	s := openOn(t, filepath.Join(t.TempDir(), "mail.db"), fsys, sqlite.Options{})
+	defer s.Close()
+	storetest.Account(t, s, 1)
+	in := inboxOf(t, s, 1)
+	contents := make([]string, 5)
+	for i := range contents {
+		contents[i] = fmt.Sprintf("%d %s", i, strings.Repeat("abc", 300))
+		if _, err := s.Append(t.Context(), 1, in.ID, []store.NewMessage{{Content: strings.NewReader(contents[i])}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var segment, place int64
+	err := s.Read(t.Context(), func(q store.Querier) error {
+		return q.QueryRow(`SELECT b.segment, b.place FROM blob AS b ORDER BY blob_id LIMIT 1 OFFSET 2`).Scan(&segment, &place)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fsys.Flip(fmt.Sprintf("blobs/packs/%08x.blob", segment), place+300, 0x10); err != nil {
+		t.Fatal(err)
+	}
+	whole := func() (n int) {
+		v, err := s.View(t.Context(), 1, in.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
+			b, err := s.ReadBlob(t.Context(), 1, e.Message, nil)
+			switch {
+			case err == nil && string(b) == contents[(e.UID-1)%5]:
+				n++
+			case e.UID != 3 || !isCorrupt(err):
+				t.Errorf("UID %d: %q, %v", e.UID, b, err)
+			}
+			return true
+		})
+		return n
+	}
+	if n := whole(); n != 4 {
+		t.Fatalf("%d whole messages, want 4", n)
+	}
+	for i := range contents {
+		if _, err := s.Append(t.Context(), 1, in.ID, []store.NewMessage{{Content: strings.NewReader(contents[i])}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := whole(); n != 10 {
+		t.Errorf("%d whole messages after they came again, want 10", n)
+	}
+}
