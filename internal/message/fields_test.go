@@ -30,7 +30,7 @@ func TestDecodeHeader(t *testing.T) {
 		{"x-gbk label", "=?x-gbk?Q?=C4=E3=BA=C3?=", "你好"},
 		{"ms936 label", "=?ms936?Q?=C4=E3=BA=C3?=", "你好"},
 		{"gb_2312-80 label", "=?gb_2312-80?Q?=C4=E3=BA=C3?=", "你好"},
-		{"GB 18030 label, rare characters", "=?gb18030?B?gjSxNZg5jjk?=", string(decodeWith(gb18030{}, []byte("\x82\x34\xb1\x35\x98\x39\x8e\x39")))},
+		{"GB 18030 label, rare characters", "=?gb18030?B?gjSxNZg5jjk?=", decodeWith(gb18030{}, []byte("\x82\x34\xb1\x35\x98\x39\x8e\x39"))},
 		{"HZ is another charset", "=?hz-gb-2312?Q?~{Dc:C~}?=", "你好"},
 		{"ISO-2022-JP", "=?ISO-2022-JP?B?GyRCRnxLXDhsGyhC?=", "日本語"},
 		{"Big5", "=?big5?B?p0Gmbg==?=", "你好"},

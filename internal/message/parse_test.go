@@ -218,6 +218,28 @@ func glue(raw []byte, p *Part, from int64, out *bytes.Buffer) int64 {
 	return p.End
 }
 
+func TestBodiesThatABoundaryCutsShort(t *testing.T) {
+	t.Parallel()
+	const outer = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+	for name, raw := range map[string]string{
+		"blank line, then boundary":       outer + "A: b\r\n\r\n--b--\r\n",
+		"no blank line":                   outer + "A: b\r\n--b--\r\n",
+		"nothing at all":                  outer + "--b--\r\n",
+		"inner part without body":         outer + "Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\nA: b\r\n\r\n--b--\r\n",
+		"inner part without blank line":   outer + "Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\nA: b\r\n--b--\r\n",
+		"message without body":            outer + "Content-Type: message/rfc822\r\n\r\nA: b\r\n\r\n--b--\r\n",
+		"message without header":          outer + "Content-Type: message/rfc822\r\n\r\n--b--\r\n",
+		"message type, no blank line":     outer + "Content-Type: message/rfc822\r\n--b--\r\n",
+		"message in a message, cut short": outer + "Content-Type: message/rfc822\r\n\r\nContent-Type: message/rfc822\r\n--b--\r\n",
+	} {
+		p := ParseBytes([]byte(raw))
+		checkTree(t, p, 0, int64(len(raw)), []byte(raw))
+		if len(p.Parts) != 1 || p.Parts[0].Message != nil && p.Parts[0].Message.Size() > 0 {
+			t.Errorf("%s: %s", name, structure(p))
+		}
+	}
+}
+
 func TestPartsMakeUpTheMessage(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
