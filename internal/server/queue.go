@@ -12,7 +12,7 @@ import (
 // newQueue makes the scheduler of outgoing mail. Its notifications come in by way of intake, as any mail does.
 func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metrics) (*queue.Queue, error) {
 	t := s.cfg.Transport
-	return queue.New(queue.Options{
+	q, err := queue.New(queue.Options{
 		Store: s.state.Store, Transport: queue.Over(out), Injector: queue.Through(in), Hostname: s.cfg.Hostname,
 		Policy: queue.Policy{
 			RetryMin: t.FirstRetry.Std(), RetryMax: t.MaxRetry.Std(), DelayWarning: t.WarnAfter.Std(),
@@ -22,6 +22,11 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 		},
 		Logger: s.log.With("part", "queue"), Metrics: m.queue(),
 	})
+	if err != nil {
+		return nil, err
+	}
+	in.SetNotifier(q) // success notifications of local deliveries are written where all others are
+	return q, nil
 }
 
 // runQueue runs the scheduler until the server stops. When it fails by itself the server ends, to be started anew.

@@ -225,6 +225,10 @@ func (s *Store) QueueRetry(ctx context.Context, sel QueueFilter) (int, error) {
 func (s *Store) QueueDrop(ctx context.Context, sel QueueFilter, report bool, reason string) (int, error) {
 	return s.queueChange(ctx, sel, func(tx *Tx, r selected) (bool, error) {
 		if report && r.state != QueueDamaged {
+			// The report does not wait for a destination that rests.
+			if _, err := tx.Exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, r.domain, forced); err != nil {
+				return false, err
+			}
 			_, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', outcome = 'failed', next_attempt = $2, lease_until = 0,
 				lease_owner = '', last_error = $3, last_status = '5.7.1', last_host = '' WHERE id = $1`,
 				r.id, tx.Now().UnixMilli(), bound(reason))
