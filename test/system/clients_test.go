@@ -229,7 +229,7 @@ assert i.select("INBOX")[0] == "OK"
 ids = i.search(None, "ALL")[1][0].split(); assert len(ids) == 5, ids
 kind, data = i.fetch(ids[-1], "(FLAGS BODYSTRUCTURE ENVELOPE BODY.PEEK[])"); assert kind == "OK", kind
 assert i.append("Drafts", "\\Draft", None, b"Subject: from python\r\n\r\nx\r\n")[0] == "OK"
-assert i.create("A folder")[0] == "OK" and i.rename("A folder", "Renamed")[0] == "OK" and i.delete("Renamed")[0] == "OK"
+assert i.create("Folder")[0] == "OK" and i.rename("Folder", "Renamed")[0] == "OK" and i.delete("Renamed")[0] == "OK"
 i.logout()
 p = poplib.POP3("localhost", %s); capabilities = p.capa(); assert "UIDL" in capabilities, capabilities
 p.stls(context); p.user(%q); p.pass_(%q)
@@ -237,7 +237,7 @@ n, octets = p.stat(); assert n == 5 == len(p.list()[1]) == len(p.uidl()[1])
 assert sum(int(line.split()[1]) for line in p.list()[1]) == octets
 r = p.retr(n); assert sum(len(line) + 2 for line in r[1]) == int(p.list(n).split()[2])
 assert b"" in p.top(n, 0)[1]; p.rset(); p.quit()
-`, n.CAFile, imapPort, ada.Address, `"`+ada.Password+`"`, popPort, ada.Address, ada.Password)
+`, n.CAFile, imapPort, ada.Address, ada.Password, popPort, ada.Address, ada.Password)
 		c.run("", "python3", script)
 	})
 	t.Run("neomutt imap", func(t *testing.T) {
@@ -259,19 +259,19 @@ assert b"" in p.top(n, 0)[1]; p.rset(); p.quit()
 func TestClientsSynchronise(t *testing.T) {
 	n := node(t, rig.WaxwingOptions{})
 	for i := range 5 {
-		sendPlain(t, n.SMTP, "sender@far.test", []string{ada.Address}, letter("sender@far.test", ada.Address, fmt.Sprintf("sync-%d", i)))
+		sendPlain(t, n.SMTP, "sender@far.test", []string{ada.Address, bob.Address}, letter("sender@far.test", ada.Address, fmt.Sprintf("sync-%d", i)))
 	}
-	h, imapPort := host(t, n.IMAP)
+	_, imapPort := host(t, n.IMAP)
 
 	t.Run("mbsync", func(t *testing.T) {
 		c := newClient(t, n)
 		if err := os.Mkdir(filepath.Join(c.home, "mail"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		rc := c.file("mbsyncrc", "IMAPAccount a\nHost %s\nPort %s\nUser %s\nPass \"%s\"\nSSLType STARTTLS\nCertificateFile %s\nAuthMechs PLAIN\n\n"+
+		rc := c.file("mbsyncrc", "IMAPAccount a\nHost localhost\nPort %s\nUser %s\nPass \"%s\"\nSSLType STARTTLS\nCertificateFile %s\nAuthMechs PLAIN\n\n"+
 			"IMAPStore far\nAccount a\n\nMaildirStore near\nPath %s/mail/\nInbox %s/mail/INBOX\nSubFolders Verbatim\n\n"+
 			"Channel c\nFar :far:\nNear :near:\nPatterns *\nCreate Both\nExpunge Both\nSyncState *\n",
-			h, imapPort, ada.Address, ada.Password, n.CAFile, c.home, c.home)
+			imapPort, ada.Address, ada.Password, n.CAFile, c.home, c.home)
 		c.run("", "mbsync", "-c", rc, "-a")
 		if got := c.countFiles("mail/INBOX/*/*"); got != 5 {
 			t.Fatalf("mbsync pulled %d messages, want 5", got)
@@ -300,12 +300,12 @@ func TestClientsSynchronise(t *testing.T) {
 		c := newClient(t, n)
 		rc := c.file("offlineimaprc", "[general]\naccounts=a\nui=quiet\nmetadata=%s/meta\n[Account a]\nlocalrepository=l\nremoterepository=r\n"+
 			"[Repository l]\ntype=Maildir\nlocalfolders=%s/mail\n[Repository r]\ntype=IMAP\nremotehost=localhost\nremoteport=%s\nremoteuser=%s\nremotepass=%s\nssl=no\nstarttls=yes\nsslcacertfile=%s\nauth_mechanisms=PLAIN\n",
-			c.home, c.home, imapPort, ada.Address, ada.Password, n.CAFile)
+			c.home, c.home, imapPort, bob.Address, bob.Password, n.CAFile)
 		for range 2 {
 			c.run("", "offlineimap", "-o", "-c", rc)
 		}
-		if got := c.countFiles("mail/INBOX/*/*"); got != 4 {
-			t.Errorf("offlineimap holds %d messages, want 4", got)
+		if got := c.countFiles("mail/INBOX/*/*"); got != 5 {
+			t.Errorf("offlineimap holds %d messages, want 5", got)
 		}
 	})
 }
