@@ -43,8 +43,13 @@ func appendSummary(b []byte, m *Summary) []byte {
 	for _, r := range refs {
 		b = appendText(b, r)
 	}
-	binary.LittleEndian.PutUint32(b[start+1:], crc32.Checksum(b[start+5:], castagnoli))
+	sealSummary(b[start:])
 	return b
+}
+
+// sealSummary writes the checksum.
+func sealSummary(b []byte) {
+	binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[5:], castagnoli))
 }
 
 func appendText[T string | []byte](b []byte, s T) []byte {
