@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +33,8 @@ func TestLargeMessagesAreStreamedExactly(t *testing.T) {
 	}
 	texts = append(texts, texts[1]+"no end", strings.ReplaceAll(texts[2], "\r\n", "\n"))
 	for _, listFirst := range []bool{false, true} {
-		r := newRig(t)
+		count := &counting{}
+		r := newRig(t, func(o *Options) { count.Store, o.Store = o.Store, count })
 		r.fill(texts...)
 		p := r.dial("login")
 		sizes := map[int]string{}
@@ -61,6 +63,10 @@ func TestLargeMessagesAreStreamedExactly(t *testing.T) {
 			t.Errorf("TOP of a large message: %q", top)
 		}
 		p.ok("QUIT")
+		p.gone() // nothing runs any more
+		if n := count.open.Load(); n != 0 {
+			t.Errorf("%d messages are still open", n)
+		}
 	}
 }
 
@@ -459,9 +465,30 @@ func TestExactSizesAreRemembered(t *testing.T) {
 	}
 }
 
+// counting counts reads, and messages that are open.
 type counting struct {
 	Store
 	reads int
+	open  atomic.Int64
+}
+
+func (c *counting) OpenBlob(ctx context.Context, a store.AccountID, id store.MessageID) (store.Blob, error) {
+	b, err := c.Store.OpenBlob(ctx, a, id)
+	if err != nil {
+		return nil, err
+	}
+	c.open.Add(1)
+	return countedBlob{b, &c.open}, nil
+}
+
+type countedBlob struct {
+	store.Blob
+	open *atomic.Int64
+}
+
+func (b countedBlob) Close() error {
+	b.open.Add(-1)
+	return b.Blob.Close()
 }
 
 func (c *counting) ReadBlob(ctx context.Context, a store.AccountID, id store.MessageID, buf []byte) ([]byte, error) {
