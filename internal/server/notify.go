@@ -8,8 +8,8 @@ import (
 )
 
 // notifyReady tells systemd that the server is ready, and beats its watchdog while the store answers (sd_notify(3),
-// sd_watchdog_enabled(3)). Without systemd it does nothing. The function that it returns tells that the server stops; the
-// watchdog goes on until the background ends, as the last commits may take a while.
+// sd_watchdog_enabled(3)). Without systemd it does nothing. The function that it returns tells that the server stops, from when
+// on systemd expects no beat any more.
 func (s *Server) notifyReady() (stopping func()) {
 	s.tell(daemon.SdNotifyReady)
 	interval, err := daemon.SdWatchdogEnabled(false)

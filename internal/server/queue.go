@@ -17,7 +17,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 		Policy: queue.Policy{
 			RetryMin: t.FirstRetry.Std(), RetryMax: t.MaxRetry.Std(), DelayWarning: t.WarnAfter.Std(),
 			Workers: t.Concurrency, Concurrency: t.PerDestination,
-			// Attempts under way end before the grace of the whole server does.
+			// Attempts under way end before the grace of the whole server does, so that what became of them is written.
 			Grace: s.cfg.Limits.ShutdownGrace.Std() * 2 / 3,
 		},
 		Logger: s.log.With("part", "queue"), Metrics: m.queue(),

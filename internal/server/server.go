@@ -176,13 +176,13 @@ func (s *Server) fail(err error) {
 	}
 }
 
-// stop ends what start began: first the sessions, so that mail under way is committed, then the queue and
-// housekeeping, last the store.
+// stop ends what start began: the sessions, so that mail under way is committed, and beside them the queue and
+// housekeeping; last the store. All of it shares one grace: what sessions still commit for the queue waits in the store.
 func (s *Server) stop() error {
 	grace, cancel := context.WithTimeout(context.Background(), s.cfg.Limits.ShutdownGrace.Std())
 	defer cancel()
-	err := s.shutdownSessions(grace)
 	s.cancelBackground()
+	err := s.shutdownSessions(grace)
 	s.work.Wait()
 	return errors.Join(err, s.Close())
 }
