@@ -391,3 +391,18 @@ func TestTransportOptionsFollowTheConfiguration(t *testing.T) {
 		t.Error("a file without certificates is taken as authorities")
 	}
 }
+
+func TestStoreIsOpenedByItsOwnerAlone(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	cfg := newNode(t, nil)
+	if err := os.Chown(cfg.DataDir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	_, err := OpenState(t.Context(), cfg, discard)
+	if err == nil || control.KindOf(err) != control.Unavailable || !strings.Contains(err.Error(), "run this as that user") {
+		t.Errorf("opened as another user: %v", err)
+	}
+}

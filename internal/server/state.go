@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"waxwing/internal/config"
@@ -49,8 +53,12 @@ func CreateDataDir(cfg *config.Config) error {
 
 // OpenState locks the data directory and opens the store in it.
 func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *State, err error) {
-	if fi, err := os.Stat(cfg.DataDir); err != nil || !fi.IsDir() {
+	fi, err := os.Stat(cfg.DataDir)
+	if err != nil || !fi.IsDir() {
 		return nil, control.Errorf(control.NotFound, "open store: %s is no data directory: `waxwing init` makes one", cfg.DataDir)
+	}
+	if owner, ok := ownerOf(fi); ok && owner != os.Geteuid() {
+		return nil, control.Errorf(control.Unavailable, "open store: %s belongs to user %s: run this as that user, e.g. with `runuser -u %[2]s --`", cfg.DataDir, userName(owner))
 	}
 	s = &State{cfg: cfg, log: log}
 	defer func() {
@@ -74,6 +82,25 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{Logger: log.With("part", "directory")})
 	return s, err
+}
+
+// ownerOf is the user that a file belongs to. The store is opened by its owner alone: what root would make in it, the
+// server could not open later.
+func ownerOf(fi fs.FileInfo) (uid int, ok bool) {
+	s, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return int(s.Uid), true
+}
+
+// userName is the name of a user, or its number when it has none.
+func userName(uid int) string {
+	id := strconv.Itoa(uid)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
 }
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
