@@ -46,35 +46,35 @@ func TestHealthPageTellsProblemsAndSinceWhen(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	h := NewHealth(func() time.Time { return now })
 	handler := Handler(NewRegistry("test"), h, discard)
-	get := func(path, host string) (*http.Response, string) {
+	get := func(path, host string) (status int, body string) {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Host = host
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
-		return w.Result(), w.Body.String()
+		return w.Code, w.Body.String()
 	}
 	h.Set("disk", nil)
-	if resp, body := get("/healthz", "127.0.0.1:9325"); resp.StatusCode != 200 || !strings.Contains(body, `"well":true`) {
-		t.Errorf("well: %d %s", resp.StatusCode, body)
+	if status, body := get("/healthz", "127.0.0.1:9325"); status != 200 || !strings.Contains(body, `"well":true`) {
+		t.Errorf("well: %d %s", status, body)
 	}
 	now = now.Add(time.Minute)
 	h.Set("disk", errors.New("no space"))
 	since := now
 	now = now.Add(time.Minute)
 	h.Set("disk", errors.New("no space at all"))
-	resp, body := get("/healthz", "localhost")
-	if resp.StatusCode != 503 || !strings.Contains(body, "no space at all") || !strings.Contains(body, since.Format(time.RFC3339)) {
-		t.Errorf("unwell: %d %s", resp.StatusCode, body)
+	status, body := get("/healthz", "localhost")
+	if status != 503 || !strings.Contains(body, "no space at all") || !strings.Contains(body, since.Format(time.RFC3339)) {
+		t.Errorf("unwell: %d %s", status, body)
 	}
 	h.Set("disk", nil)
-	if resp, _ := get("/healthz", "[::1]:9325"); resp.StatusCode != 200 {
-		t.Errorf("well again: %d", resp.StatusCode)
+	if status, _ := get("/healthz", "[::1]:9325"); status != 200 {
+		t.Errorf("well again: %d", status)
 	}
-	if resp, body := get("/metrics", "127.0.0.1"); resp.StatusCode != 200 || !strings.Contains(body, `waxwing_build_info{version="test"} 1`) || !strings.Contains(body, "go_goroutines") {
-		t.Errorf("metrics: %d %.200s", resp.StatusCode, body)
+	if status, body := get("/metrics", "127.0.0.1"); status != 200 || !strings.Contains(body, `waxwing_build_info{version="test"} 1`) || !strings.Contains(body, "go_goroutines") {
+		t.Errorf("metrics: %d %.200s", status, body)
 	}
-	if resp, _ := get("/metrics", "rebound.example.com"); resp.StatusCode != http.StatusMisdirectedRequest {
-		t.Errorf("a foreign name is answered with %d", resp.StatusCode)
+	if status, _ := get("/metrics", "rebound.example.com"); status != http.StatusMisdirectedRequest {
+		t.Errorf("a foreign name is answered with %d", status)
 	}
 }
 
