@@ -175,6 +175,22 @@ func TestHousekeepingKeepsWhatLives(t *testing.T) {
 	stop()
 	wg.Wait()
 	tagsIn(t, s, 2, "INBOX")
+	var known int
+	err := s.Read(t.Context(), func(q store.Querier) error { return q.QueryRow(`SELECT count(*) FROM segment`).Scan(&known) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	packs, err := fsys.ReadDir("blobs/packs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	large, err := fsys.ReadDir("blobs/large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if known > len(packs)+len(large) {
+		t.Errorf("%d segments are known, %d packs and %d large files are there", known, len(packs), len(large))
+	}
 	if segments == 0 {
 		t.Error("nothing was ever compacted: the test tests nothing")
 	}

@@ -309,3 +309,69 @@ func session(ctx context.Context, s *store.Store, box store.MailboxID, worker in
 	}
 	return nil
 }
+
+// TestChangesWhileAMailboxIsReadAreNotMissed opens a mailbox that is not in memory while others change it, again and again,
+// and compares what the View shows afterwards with the rows.
+func TestChangesWhileAMailboxIsReadAreNotMissed(t *testing.T) {
+	t.Parallel()
+	s := openSmall(t, store.Options{IndexSize: 1}) // an index goes as soon as no View uses it
+	storetest.Account(t, s, 1)
+	in := inboxOf(t, s, 1)
+	fill(t, s, 1, in.ID, 3000)
+	for round := range 25 {
+		var wg sync.WaitGroup
+		for worker := range 3 {
+			wg.Go(func() {
+				if err := disturb(t.Context(), s, in.ID, round*3+worker); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		v, err := s.View(t.Context(), 1, in.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		v.Sync(true)
+		seq := 0
+		err = s.Read(t.Context(), func(q store.Querier) error {
+			rows, err := q.Query(`SELECT uid, flags, modseq FROM entry WHERE account_id = 1 AND mailbox_id = $1 ORDER BY uid`, in.ID)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var want store.Entry
+				if err := rows.Scan(&want.UID, &want.Flags, &want.ModSeq); err != nil {
+					return err
+				}
+				seq++
+				if e, ok := v.Entry(seq); !ok || e.UID != want.UID || e.Flags != want.Flags || e.ModSeq != want.ModSeq {
+					t.Fatalf("round %d, number %d: %+v, %v; want %+v", round, seq, e, ok, want)
+				}
+			}
+			return rows.Err()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.Len() != seq {
+			t.Fatalf("round %d: %d entries, want %d", round, v.Len(), seq)
+		}
+		v.Close()
+	}
+}
+
+// disturb changes a mailbox a little.
+func disturb(ctx context.Context, s *store.Store, box store.MailboxID, n int) error {
+	p, err := s.Append(ctx, 1, box, []store.NewMessage{{Content: letter(n, 100)}, {Content: letter(n, 100)}})
+	if err != nil {
+		return err
+	}
+	uids := []store.UID{store.UID(n*7%2900 + 1), p[0].UID}
+	if _, _, err := s.StoreFlags(ctx, 1, box, uids, store.FlagChange{Op: store.FlagsAdd, Flags: store.Flagged}); err != nil {
+		return err
+	}
+	_, err = s.Expunge(ctx, 1, box, []store.UID{store.UID(n*13%2900 + 1), p[1].UID}, false)
+	return err
+}

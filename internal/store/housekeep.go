@@ -32,9 +32,9 @@ func (s *Store) Housekeep(ctx context.Context) error {
 		return fmt.Errorf("store: housekeeping: %w", blobError(err))
 	}
 	return s.Write(ctx, func(tx *Tx) error {
-		// A large content has a segment of its own, which goes with it. Packs stay known until they are compacted; then they
-		// live no more, and their number never comes back.
-		return tx.exec(`DELETE FROM segment WHERE live <= 0 AND segment >= $1`, int64(largeSegments))
+		// Dead packs have just been removed, and large files went with their rows. A pack that is dead and still there, because
+		// it is being written say, is scanned from its beginning at the next start, which does no harm.
+		return tx.exec(`DELETE FROM segment WHERE live <= 0`)
 	})
 }
 

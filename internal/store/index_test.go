@@ -87,6 +87,30 @@ func TestGenerationsKeepTheirLists(t *testing.T) {
 	})
 }
 
+// TestALoadTakesEachChangeOnce gives a load changes that were committed before its snapshot and after it.
+func TestALoadTakesEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	ix := newIndex(&account{}, 1, 1, nil)
+	load := &indexLoad{done: make(chan struct{})}
+	ix.loading = load
+	ix.apply(&event{modseq: 5, added: []record{{uid: 3, modseq: 5}}})
+	ix.apply(&event{modseq: 6, removed: []UID{1}})
+	ix.apply(&event{modseq: 7, added: []record{{uid: 4, modseq: 7}}})
+	read := &generation{}
+	for uid := UID(1); uid <= 3; uid++ {
+		read.append(record{uid: uid, modseq: 5})
+	}
+	ix.finish(load, read, 5, nil)
+	<-load.done
+	var got []UID
+	for i := range ix.gen.total {
+		got = append(got, ix.gen.at(i).uid)
+	}
+	if !slices.Equal(got, []UID{2, 3, 4}) || ix.modseq != 7 || ix.loading != nil {
+		t.Errorf("entries %v, MODSEQ %d", got, ix.modseq)
+	}
+}
+
 func TestUIDSetsBecomeRanges(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {

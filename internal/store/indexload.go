@@ -64,6 +64,11 @@ func (ix *index) load(ctx context.Context, s *Store, load *indexLoad) {
 	s.loads <- struct{}{}
 	gen, modseq, err := readEntries(ctx, s, ix.acct.id, ix.box)
 	<-s.loads
+	ix.finish(load, gen, modseq, err)
+}
+
+// finish takes over what was read, and the changes that the snapshot of this MODSEQ lacks.
+func (ix *index) finish(load *indexLoad, gen *generation, modseq ModSeq, err error) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	defer close(load.done)
