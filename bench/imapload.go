@@ -51,7 +51,7 @@ func (c *imapConn) await(tag string) (int64, error) {
 	for atStart := true; ; {
 		line, err := c.r.ReadSlice('\n')
 		octets += int64(len(line))
-		if err == bufio.ErrBufferFull { //nolint:errorlint // ReadSlice returns this very value
+		if err == bufio.ErrBufferFull {
 			atStart = false
 			continue
 		}

@@ -65,7 +65,7 @@ func TestFileSystemsBehaveAlike(t *testing.T) {
 			if n, err := f.ReadAt(b, 5_000); err != nil || string(b[:n]) != "w\x00\x00\x00\x00\x00" {
 				t.Errorf("read after truncation and growth %q, %v", b[:n], err)
 			}
-			if n, err := f.ReadAt(b, 5_009); n != 2 || err != io.EOF { //nolint:errorlint // io.ReaderAt says io.EOF itself
+			if n, err := f.ReadAt(b, 5_009); n != 2 || err != io.EOF {
 				t.Errorf("read at the end: %d, %v", n, err)
 			}
 			must(t, sys.fs.Rename(path, path+"2"))
@@ -231,7 +231,7 @@ func ExampleWriteFile() {
 		fmt.Println(err)
 		return
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // of an example
+	defer os.RemoveAll(dir)
 	name := filepath.Join(dir, "node-id")
 	if err := durable.WriteFile(durable.OS, name, []byte("mx1"), 0o600); err != nil {
 		fmt.Println(err)

@@ -131,7 +131,7 @@ func BenchmarkBareAppend(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // of a benchmark
+	defer f.Close()
 	type job struct{ done chan error }
 	var mu sync.Mutex
 	var queue []job

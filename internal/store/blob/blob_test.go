@@ -136,7 +136,7 @@ func readAllWays(t *testing.T, s *Store, ref Ref, want []byte) {
 			t.Errorf("ReadAt %d+%d: %d, %v", off, len(p), n, err)
 		}
 	}
-	if n, err := r.ReadAt(make([]byte, 10), ref.Len-min(ref.Len, 4)); n != int(min(ref.Len, 4)) || err != io.EOF { //nolint:errorlint // io.ReaderAt says io.EOF itself
+	if n, err := r.ReadAt(make([]byte, 10), ref.Len-min(ref.Len, 4)); n != int(min(ref.Len, 4)) || err != io.EOF {
 		t.Errorf("ReadAt past the end: %d, %v", n, err)
 	}
 	if _, err := r.ReadAt(nil, -1); err == nil {

@@ -63,7 +63,7 @@ func FuzzRecover(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close() //nolint:errcheck // closed below in the good case
+		defer s.Close()
 		k := map[Segment]Known{1: {End: end % (1 << 21), Live: 1}}
 		_, err = s.Recover(ctx, k, func(ref Ref, _ ID) (bool, error) {
 			if _, err := s.ReadInto(ref, nil); err != nil && !errors.Is(err, ErrEncrypted) {
