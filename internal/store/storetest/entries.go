@@ -218,7 +218,7 @@ func scattered(h *harness) {
 
 func expunging(h *harness) {
 	in := h.box("INBOX").ID
-	uids := h.fill(in, 6)
+	h.fill(in, 6)
 	h.flags(in, []store.UID{2, 4, 6}, store.FlagsAdd, store.Deleted)
 	got, err := h.s.Expunge(h.Context(), 1, in, []store.UID{1, 2, 3}, true)
 	h.ok(err)
@@ -230,7 +230,6 @@ func expunging(h *harness) {
 	got, err = h.s.ExpungeAll(h.Context(), 1, in, false)
 	h.ok(err)
 	h.equal("all", got, []store.UID{1, 3, 5})
-	_ = uids
 	h.equal("contents left", h.number(`SELECT count(*) FROM blob`), 0)
 }
 
