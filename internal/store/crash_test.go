@@ -252,3 +252,43 @@ func TestDamagedContentHarmsItself(t *testing.T) {
 		t.Errorf("%d whole messages after they came again, want 10", n)
 	}
 }
+
+// TestTheSameContentLivesOnce delivers one content again and again: of its records one alone counts as living.
+func TestTheSameContentLivesOnce(t *testing.T) {
+	t.Parallel()
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "mail.db"), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, err := blob.Open(blob.Options{FS: crashfs.New(), Dir: "blobs", Reserve: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(t.Context(), store.Options{DB: db, Blobs: store.Packs(blobs)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	storetest.Account(t, s, 1)
+	deliverTagged(t, s, 1, "the same")
+	one := blobs.Stats().Live
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			d := store.Delivery{Content: killContent("the same", 100), Local: []store.NewEntry{{Account: 1}}}
+			if _, err := s.Deliver(context.Background(), d); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if live := blobs.Stats().Live; live != one || one == 0 {
+		t.Errorf("%d octets live, want %d", live, one)
+	}
+	if _, err := s.ExpungeAll(t.Context(), 1, inboxOf(t, s, 1).ID, false); err != nil {
+		t.Fatal(err)
+	}
+	if live := blobs.Stats().Live; live != 0 {
+		t.Errorf("%d octets live after all is expunged", live)
+	}
+}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -44,6 +45,15 @@ func TestFullDatabaseRefusesAndRecovers(t *testing.T) {
 	}
 	if _, err := s.CreateMailbox(t.Context(), 1, strings.Repeat("long name ", 20), ""); err != nil && !errors.Is(err, store.ErrFull) {
 		t.Error(err)
+	}
+	err = s.Write(t.Context(), func(tx *store.Tx) error {
+		for range 100 {
+			_, _ = tx.Exec(`INSERT INTO subscription (account_id, name) VALUES (7, $1)`, rand.Text()+strings.Repeat("x", 900)) // deaf to errors
+		}
+		return nil
+	})
+	if !errors.Is(err, store.ErrFull) {
+		t.Errorf("a closure that hears no errors: %v", err)
 	}
 	err = s.Write(t.Context(), func(tx *store.Tx) error {
 		_, err := tx.Exec(`PRAGMA max_page_count = 100000`)
