@@ -1,0 +1,37 @@
+package main
+
+// settingWords are the settings in Chinese; the English words stand in package directory, where `waxwing config show`
+// takes them from.
+var settingWords = map[string]string{
+	"account.language":             "新账号的语言：en 或 zh",
+	"account.quota_bytes":          "新账号可占用的字节数；0 为不限",
+	"account.quota_messages":       "新账号可保存的邮件数；0 为不限",
+	"address.subaddress_separator": "user+tag@domain 中用户与标签之间的字符，可为 + - = _ # ~ 之一",
+	"folder.archive":               "新账号归档文件夹的名称",
+	"folder.drafts":                "新账号草稿箱的名称",
+	"folder.junk":                  "新账号垃圾邮件文件夹的名称",
+	"folder.sent":                  "新账号已发送文件夹的名称",
+	"folder.trash":                 "新账号已删除文件夹的名称",
+	"message.recipients":           "每封邮件的收件人数：100 至 10000",
+	"message.size":                 "每封邮件的字节数：65536 至 1073741824",
+}
+
+// metricWords are the metrics in Chinese; the English words are the help texts that the server itself gives.
+var metricWords = map[string]string{
+	"waxwing_build_info":                "恒为 1，版本在标签中。",
+	"waxwing_connections_refused_total": "未受理的连接数，按触及的限制区分。",
+	"waxwing_imap_command_seconds":      "IMAP 命令耗时。",
+	"waxwing_panics_total":              "因程序缺陷而结束的会话数，每次都在日志中留有调用栈。",
+	"waxwing_pop3_messages_total":       "RETR 发送的邮件数。",
+	"waxwing_pop3_octets_total":         "上述邮件的字节数。",
+	"waxwing_queue_attempt_seconds":     "向收件人投递的尝试耗时，按结果区分。",
+	"waxwing_queue_damaged_total":       "因数据或邮件无法读取而搁置的收件人数。",
+	"waxwing_queue_reports_total":       "发给发件人的投递状态通知数。",
+	"waxwing_sessions":                  "当前会话数。",
+	"waxwing_sessions_total":            "累计会话数。",
+	"waxwing_sign_ins_total":            "登录尝试次数。",
+	"waxwing_smtp_message_seconds":      "从 MAIL 到邮件末尾应答的时间。",
+	"waxwing_smtp_messages_total":       "SMTP 中传输结束的邮件数，按应答代码区分。",
+	"waxwing_smtp_octets_total":         "上述邮件的字节数。",
+	"waxwing_tls_handshakes_total":      "SMTP 会话的 TLS 握手次数。",
+}
