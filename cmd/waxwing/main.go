@@ -29,6 +29,7 @@ import (
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/directory"
 )
 
 // version is set by the linker.
@@ -98,6 +99,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, talk io.Writer) 
 	if err != nil {
 		return report(talk, cli.JSON, usageError{err})
 	}
+	ctx = directory.WithActor(ctx, "local "+userName())
 	s := &session{ctx: ctx, in: in, out: out, talk: talk, json: cli.JSON, dir: cli.Dir}
 	return report(talk, cli.JSON, parsed.Run(s))
 }

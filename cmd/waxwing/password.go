@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -119,8 +120,35 @@ func ask(s *session, tty *os.File, prompt string) (password []byte, err error) {
 		fmt.Fprintln(s.talk)
 		return unix.IoctlSetTermios(fd, setTermios, old)
 	}
-	// A read of the terminal can't be cancelled: on Ctrl-C the echo is restored while the read is left behind, and the
-	// program ends.
+	line, err := awaitLine(s, tty)
+	if err == nil && len(line) == 0 {
+		err = usagef("the password is empty")
+	}
+	return line, errors.Join(err, restore())
+}
+
+// askYes asks a question on the terminal; only "y" and "yes" agree.
+func (s *session) askYes(question string) (bool, error) {
+	tty, ok := s.in.(*os.File)
+	if ok {
+		_, err := unix.IoctlGetTermios(int(tty.Fd()), getTermios)
+		ok = err == nil
+	}
+	if !ok {
+		return false, usagef("standard input is no terminal to ask on: add --yes")
+	}
+	fmt.Fprintf(s.talk, "%s [y/N] ", question)
+	line, err := awaitLine(s, tty)
+	if err != nil {
+		return false, err
+	}
+	answer := strings.ToLower(strings.TrimSpace(string(line)))
+	return answer == "y" || answer == "yes", nil
+}
+
+// awaitLine reads a line of the terminal until the context ends. Such a read can't be cancelled: on Ctrl-C it is left
+// behind, and the program ends.
+func awaitLine(s *session, tty *os.File) ([]byte, error) {
 	type answer struct {
 		line []byte
 		err  error
@@ -132,9 +160,9 @@ func ask(s *session, tty *os.File, prompt string) (password []byte, err error) {
 	}()
 	select {
 	case a := <-done:
-		return a.line, errors.Join(a.err, restore())
+		return a.line, a.err
 	case <-s.ctx.Done():
-		return nil, errors.Join(s.ctx.Err(), restore())
+		return nil, s.ctx.Err()
 	}
 }
 
@@ -148,12 +176,9 @@ func readTerminal(tty io.Reader) ([]byte, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read password: %w", err)
+			return nil, fmt.Errorf("read terminal: %w", err)
 		}
 		line = append(line, b[:n]...)
-	}
-	if len(line) == 0 {
-		return nil, usagef("the password is empty")
 	}
 	return line, nil
 }

@@ -68,7 +68,6 @@ func (s *session) withConfig(cfg *config.Config, fn func(c control.Carrier) erro
 	if !errors.Is(err, control.ErrNoServer) {
 		return err
 	}
-	s.ctx = control.WithActor(s.ctx, "local "+userName())
 	state, err := server.OpenState(s.ctx, cfg, s.logger())
 	if err != nil {
 		return unavailable(err)

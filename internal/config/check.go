@@ -22,17 +22,8 @@ type checker struct {
 // bad reports a problem at a key, or at the nearest table above it that stands in the file.
 func (c *checker) bad(key, format string, args ...any) {
 	p := Problem{File: c.file, Key: key, Text: fmt.Sprintf(format, args...)}
-	for k := key; k != ""; {
-		if at, ok := c.places[k]; ok {
-			p.Line, p.Column = at.line, at.column
-			break
-		}
-		i := strings.LastIndexByte(k, '.')
-		if i < 0 {
-			break
-		}
-		k = k[:i]
-	}
+	at := nearestPlace(c.places, key)
+	p.Line, p.Column = at.line, at.column
 	c.problems = append(c.problems, p)
 }
 

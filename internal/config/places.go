@@ -10,6 +10,23 @@ import (
 // place is where a key stands in the file.
 type place struct{ line, column int }
 
+// Place tells where a dotted key of a TOML document stands, or else the nearest table above it; tables of an array carry
+// their index: "domains.1.name". Line and column count from 1; 0 when neither stands there or the document doesn't parse.
+func Place(text []byte, key string) (line, column int) {
+	at := nearestPlace(findPlaces(text), key)
+	return at.line, at.column
+}
+
+func nearestPlace(places map[string]place, key string) place {
+	for key != "" {
+		if at, ok := places[key]; ok {
+			return at
+		}
+		key = key[:max(strings.LastIndexByte(key, '.'), 0)]
+	}
+	return place{}
+}
+
 // findPlaces maps each dotted key of a document that parses to its place. Tables of an array carry their index:
 // "listener.1.address".
 func findPlaces(text []byte) map[string]place {

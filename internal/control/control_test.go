@@ -218,35 +218,43 @@ func TestSettingsAreChangedWithHistoryAndRolledBack(t *testing.T) {
 			}
 			return ""
 		}
-		change := func(base int64, name, raw string) (control.Settings, error) {
-			return control.SettingsChange.Call(ctx, c, control.SettingsEdit{Base: base, Changes: map[string]json.RawMessage{name: json.RawMessage(raw)}})
+		show := func(version *int64) control.Settings {
+			t.Helper()
+			set, err := control.SettingsShow.Call(ctx, c, control.SettingsAt{Version: version})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return set
 		}
-		first, err := change(0, "message.recipients", "500")
-		if err != nil || first.Version != 1 || value(first, "message.recipients") != "500" {
-			t.Fatalf("change: %+v, %v", first, err)
+		change := func(base int64, name, raw string) error {
+			doc := control.Document{Settings: map[string]json.RawMessage{}}
+			if raw != "" {
+				doc.Settings[name] = json.RawMessage(raw)
+			}
+			_, err := control.DocumentApply.Call(ctx, c, control.Application{Base: base, Document: doc})
+			return err
 		}
-		_, err = change(0, "message.recipients", "600")
-		wantKind(t, "based on an old version", err, control.Conflict)
-		_, err = change(1, "message.recipients", "5")
-		wantKind(t, "out of range", err, control.Invalid)
-		_, err = change(1, "no.such", "5")
-		wantKind(t, "no such setting", err, control.Invalid)
-		second, err := change(1, "message.recipients", "null")
-		if err != nil || value(second, "message.recipients") != "1000" {
-			t.Fatalf("back to the default: %v, %v", value(second, "message.recipients"), err)
+		first := show(nil).Version
+		if err := change(first, "message.recipients", "500"); err != nil || value(show(nil), "message.recipients") != "500" {
+			t.Fatalf("change: %v", err)
 		}
-		third, err := control.SettingsRollback.Call(ctx, c, control.Rollback{Version: 1})
-		if err != nil || third.Version != 3 || value(third, "message.recipients") != "500" {
-			t.Fatalf("rollback: %+v, %v", third, err)
+		wantKind(t, "based on an old version", change(first, "message.recipients", "600"), control.Conflict)
+		wantKind(t, "out of range", change(-1, "message.recipients", "5"), control.Invalid)
+		wantKind(t, "no such setting", change(-1, "no.such", "5"), control.Invalid)
+		if err := change(first+1, "", ""); err != nil || value(show(nil), "message.recipients") != "1000" {
+			t.Fatalf("back to the default: %v", err)
 		}
-		h, err := control.SettingsHistory.Call(ctx, c, control.HistoryPage{})
-		if err != nil || len(h.Changes) != 3 || h.Changes[0].Version != 3 || h.Changes[0].Actor == "" || string(h.Changes[1].Value) != "null" {
+		back, err := control.DocumentRollback.Call(ctx, c, control.Rollback{Version: first + 1, Base: -1})
+		if err != nil || back.Version != first+3 || value(show(nil), "message.recipients") != "500" {
+			t.Fatalf("rollback: %+v, %v", back, err)
+		}
+		h, err := control.SettingsHistory.Call(ctx, c, control.HistoryPage{Limit: 3})
+		if err != nil || len(h.Changes) != 3 || h.Changes[0].Version != first+3 || h.Changes[0].Actor == "" || string(h.Changes[1].Value) != "null" {
 			t.Errorf("history: %+v, %v", h, err)
 		}
-		old := int64(2)
-		at, err := control.SettingsShow.Call(ctx, c, control.SettingsAt{Version: &old})
-		if err != nil || value(at, "message.recipients") != "1000" {
-			t.Errorf("settings at 2: %v, %v", value(at, "message.recipients"), err)
+		old := first + 2
+		if at := value(show(&old), "message.recipients"); at != "1000" {
+			t.Errorf("settings at %d: %v", old, at)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"waxwing/internal/directory"
 	"waxwing/internal/store"
 )
 
@@ -188,7 +189,7 @@ func (s *Service) queueChange(ctx context.Context, req QueueRequest) (Changed, e
 			return out, err
 		}
 	}
-	s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", actor(ctx))
+	s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", directory.Actor(ctx))
 	return out, nil
 }
 

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"waxwing/internal/directory"
 )
 
 // Serving answers the control socket.
@@ -72,7 +74,7 @@ func (s *Service) Handler() http.Handler {
 			s.refuse(w, Errorf(NotFound, "unknown operation %q; is the command newer than the server?", name))
 			return
 		}
-		s.answer(WithActor(r.Context(), who), w, r, name, h)
+		s.answer(directory.WithActor(r.Context(), who), w, r, name, h)
 	})
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -96,7 +97,7 @@ func classify(err error) error {
 		e.Kind, e.Text = Invalid, "the selection is empty: name ids, a destination, a sender or a recipient, or --all"
 	case isAny(err, directory.ErrNotFound, store.ErrNotFound):
 		e.Kind = NotFound
-	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, store.ErrExists):
+	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, directory.ErrHoldsMail, store.ErrExists):
 		e.Kind = Conflict
 	case isAny(err, directory.ErrLimit, store.ErrLimit, store.ErrOverQuota):
 		e.Kind = Conflict
@@ -119,22 +120,21 @@ func isAny(err error, kinds ...error) bool {
 func parseAddress(field, text string) (address.Address, error) {
 	a, err := address.Parse(text)
 	if err != nil {
-		return a, &Error{Kind: Invalid, Field: field, Text: field + ": " + err.Error(), cause: err}
+		return a, addressError(field, err)
 	}
 	return a, nil
 }
 
-// actorKey is the key of the context value that names who asks.
-type actorKey struct{}
-
-// WithActor names who asks for what is done with the context, for the history.
-func WithActor(ctx context.Context, actor string) context.Context {
-	return context.WithValue(ctx, actorKey{}, actor)
+func addressError(field string, err error) *Error {
+	return &Error{Kind: Invalid, Field: field, Text: field + ": " + err.Error(), cause: err}
 }
 
-func actor(ctx context.Context) string {
-	if a, ok := ctx.Value(actorKey{}).(string); ok {
-		return a
+// inList puts the place in a document before the field of an error.
+func inList(list string, i int, err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	return "local"
+	place := fmt.Sprintf("%s.%d.", list, i)
+	return &Error{Kind: e.Kind, Field: place + e.Field, Text: place + e.Text, cause: err}
 }

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"time"
@@ -11,10 +10,8 @@ import (
 
 // Operations on settings.
 var (
-	SettingsShow     = operation("settings.show", (*Service).settingsShow)
-	SettingsChange   = operation("settings.change", (*Service).settingsChange)
-	SettingsHistory  = operation("settings.history", (*Service).settingsHistory)
-	SettingsRollback = operation("settings.rollback", (*Service).settingsRollback)
+	SettingsShow    = operation("settings.show", (*Service).settingsShow)
+	SettingsHistory = operation("settings.history", (*Service).settingsHistory)
 )
 
 // Settings is all settings at one version.
@@ -56,32 +53,13 @@ func (s *Service) settingsShow(ctx context.Context, req SettingsAt) (Settings, e
 	return shownSettings(old), nil
 }
 
-// SettingsEdit changes settings; null sets one back to its default. All are changed or none.
-type SettingsEdit struct {
-	Base    int64                      `json:"base"` // the version that the edit was made on, -1 for any
-	Changes map[string]json.RawMessage `json:"changes"`
-}
-
-func (s *Service) settingsChange(ctx context.Context, req SettingsEdit) (Settings, error) {
-	for name, raw := range req.Changes {
-		if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) {
-			req.Changes[name] = nil
-		}
-	}
-	now, err := s.dir.ChangeSettings(ctx, req.Base, actor(ctx), req.Changes)
-	if err != nil {
-		return Settings{}, err
-	}
-	return shownSettings(now), nil
-}
-
-// HistoryPage asks for changes of settings, newest first.
+// HistoryPage asks for changes, newest first.
 type HistoryPage struct {
 	Before int64 `json:"before,omitempty"` // only versions before this one; 0: from the newest
 	Limit  int   `json:"limit,omitempty"`
 }
 
-// History is changes of settings, newest first.
+// History is changes of settings, domains, accounts and aliases, newest first.
 type History struct {
 	Changes []HistoryLine `json:"changes"`
 }
@@ -91,8 +69,8 @@ type HistoryLine struct {
 	Version int64           `json:"version"`
 	Time    time.Time       `json:"time"`
 	Actor   string          `json:"actor"`
-	Name    string          `json:"name"`
-	Value   json.RawMessage `json:"value"` // null: back to the default
+	Name    string          `json:"name"`  // "message.size", "account/li@example.test"
+	Value   json.RawMessage `json:"value"` // null: back to the default, or removed
 }
 
 func (s *Service) settingsHistory(ctx context.Context, req HistoryPage) (History, error) {
@@ -112,17 +90,4 @@ func (s *Service) settingsHistory(ctx context.Context, req HistoryPage) (History
 		}
 	}
 	return out, nil
-}
-
-// Rollback sets all settings to what they were at a version, as a new version.
-type Rollback struct {
-	Version int64 `json:"version"`
-}
-
-func (s *Service) settingsRollback(ctx context.Context, req Rollback) (Settings, error) {
-	now, err := s.dir.RollbackSettings(ctx, -1, actor(ctx), req.Version)
-	if err != nil {
-		return Settings{}, err
-	}
-	return shownSettings(now), nil
 }

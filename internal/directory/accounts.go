@@ -66,11 +66,11 @@ func (d *Directory) AddAccounts(ctx context.Context, batch []NewAccount) ([]Acco
 	if len(batch) > MaxBatch {
 		return nil, &FieldError{Field: "accounts", Want: fmt.Sprintf("at most %d at once", MaxBatch)}
 	}
-	set := d.Settings()
+	set, own := d.Settings(), d.ownAddress()
 	rows := make([]store.NewDirectoryAccount, len(batch))
 	seen := make(map[string]bool, len(batch))
 	for i, n := range batch {
-		row, err := d.accountRow(&n, set)
+		row, err := accountRow(&n, set, own)
 		if err == nil && seen[row.Key] {
 			err = wrap("add account", n.Address.String(), store.ErrExists)
 		}
@@ -81,8 +81,7 @@ func (d *Directory) AddAccounts(ctx context.Context, batch []NewAccount) ([]Acco
 		row.Created = d.clock()
 		rows[i] = store.NewDirectoryAccount{DirectoryAccount: row, Password: n.PasswordHash, Mailboxes: set.mailboxes()}
 	}
-	ids, err := d.repo.AddDirectoryAccounts(ctx, rows)
-	d.cache.clear()
+	ids, err := d.edit(ctx, store.DirectoryEdit{Base: -1, AddAccounts: rows})
 	if err != nil {
 		return nil, batchError(batch, err)
 	}
@@ -103,9 +102,9 @@ func batchError(batch []NewAccount, err error) error {
 }
 
 // accountRow checks a new account and fills in the defaults.
-func (d *Directory) accountRow(n *NewAccount, set Settings) (store.DirectoryAccount, error) {
+func accountRow(n *NewAccount, set Settings, own ownAddress) (store.DirectoryAccount, error) {
 	var none store.DirectoryAccount
-	if err := d.checkOwnAddress("address", n.Address, set); err != nil {
+	if err := own.check(n.Address); err != nil {
 		return none, err
 	}
 	if err := checkName(n.Name); err != nil {
@@ -135,9 +134,18 @@ func (d *Directory) accountRow(n *NewAccount, set Settings) (store.DirectoryAcco
 	}, nil
 }
 
-// checkOwnAddress holds what an account or alias of ours may be called: an unquoted local part of at most 64 octets
+// ownAddress holds what an account or alias of ours may be called: an unquoted local part of at most 64 octets
 // (RFC 5321, section 4.5.3.1.1) without characters that ask for relaying or that end a path, in a domain of ours.
-func (d *Directory) checkOwnAddress(field string, a address.Address, set Settings) error {
+type ownAddress struct {
+	separator string
+	local     func(domain string) bool
+}
+
+func (d *Directory) ownAddress() ownAddress {
+	return ownAddress{separator: d.Settings().SubaddressSeparator, local: d.Local}
+}
+
+func (o ownAddress) check(a address.Address) error {
 	want := ""
 	switch {
 	case a.Local == "" || a.Domain == "":
@@ -150,14 +158,14 @@ func (d *Directory) checkOwnAddress(field string, a address.Address, set Setting
 		want = `no spaces, controls or any of % ! @ / \ | " ' < > ( ) [ ] , ; : before the @`
 	case strings.HasPrefix(a.Local, ".") || strings.HasSuffix(a.Local, ".") || strings.Contains(a.Local, ".."):
 		want = "no dot first, last or twice in a row before the @"
-	case strings.Contains(a.Local, set.SubaddressSeparator):
-		want = fmt.Sprintf("no %q before the @: it begins a sub-address", set.SubaddressSeparator)
-	case !d.Local(a.Domain):
+	case strings.Contains(a.Local, o.separator):
+		want = fmt.Sprintf("no %q before the @: it begins a sub-address", o.separator)
+	case !o.local(a.Domain):
 		want = fmt.Sprintf("a domain of this server; add %s first", a.Domain)
 	default:
 		return nil
 	}
-	return &FieldError{Field: field, Value: a.String(), Want: want}
+	return &FieldError{Field: "address", Value: a.String(), Want: want}
 }
 
 func checkName(name string) error {
@@ -244,20 +252,25 @@ func (d *Directory) SetAccount(ctx context.Context, a Account) error {
 			return &FieldError{Field: field, Value: fmt.Sprint(q), Want: "0 (none) or more"}
 		}
 	}
-	err := d.repo.SetDirectoryAccount(ctx, store.DirectoryAccount{
-		ID: a.ID, Name: a.Name, Language: a.Language, Admin: a.Admin, QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages,
+	return d.changeAccount(ctx, "change account", store.DirectoryAccountChange{
+		ID: a.ID, Name: &a.Name, Language: &a.Language, Admin: &a.Admin, QuotaBytes: &a.QuotaBytes, QuotaMessages: &a.QuotaMessages,
 	})
-	return d.accountChanged("change account", a.ID, err)
 }
 
 // Suspend keeps an account from signing in and from getting mail, or lets it again.
 func (d *Directory) Suspend(ctx context.Context, id store.AccountID, suspended bool) error {
-	return d.accountChanged("suspend account", id, d.repo.SuspendDirectoryAccount(ctx, id, suspended))
+	return d.changeAccount(ctx, "suspend account", store.DirectoryAccountChange{ID: id, Suspended: &suspended})
+}
+
+func (d *Directory) changeAccount(ctx context.Context, op string, c store.DirectoryAccountChange) error {
+	_, err := d.edit(ctx, store.DirectoryEdit{Base: -1, SetAccounts: []store.DirectoryAccountChange{c}})
+	return wrap(op, fmt.Sprint(c.ID), err)
 }
 
 // RemoveAccount removes an account with its mail. Its address is free again; aliases that name it lead nowhere.
 func (d *Directory) RemoveAccount(ctx context.Context, id store.AccountID) error {
-	return d.accountChanged("remove account", id, d.repo.RemoveDirectoryAccount(ctx, id))
+	_, err := d.edit(ctx, store.DirectoryEdit{Base: -1, RemoveAccounts: []store.AccountID{id}})
+	return wrap("remove account", fmt.Sprint(id), err)
 }
 
 // PasswordHash gives the PHC string, empty when the account has none, and its version. ErrNotFound.
@@ -271,11 +284,7 @@ func (d *Directory) SetPasswordHash(ctx context.Context, id store.AccountID, phc
 	if !strings.HasPrefix(phc, "$argon2id$") {
 		return &FieldError{Field: "password", Want: "an argon2id hash in PHC form"}
 	}
-	return d.accountChanged("set password of account", id, d.repo.SetDirectoryPassword(ctx, id, phc))
-}
-
-// accountChanged empties the cache in any case: a failure may have come after the commit.
-func (d *Directory) accountChanged(op string, id store.AccountID, err error) error {
-	d.cache.clear()
-	return wrap(op, fmt.Sprint(id), err)
+	err := d.repo.SetDirectoryPassword(ctx, id, phc)
+	d.cache.clear() // in any case: a failure may have come after the commit
+	return wrap("set password of account", fmt.Sprint(id), err)
 }

@@ -15,11 +15,28 @@ func (d *Directory) AddAlias(ctx context.Context, al Alias) error { return d.put
 func (d *Directory) SetAlias(ctx context.Context, al Alias) error { return d.putAlias(ctx, al, true) }
 
 func (d *Directory) putAlias(ctx context.Context, al Alias, replace bool) error {
-	if err := d.checkOwnAddress("address", al.Address, d.Settings()); err != nil {
+	row, err := d.aliasRow(al, d.ownAddress())
+	if err != nil {
 		return err
 	}
+	edit := store.DirectoryEdit{Base: -1}
+	if replace {
+		edit.SetAliases = []store.DirectoryAlias{row}
+	} else {
+		edit.AddAliases = []store.DirectoryAlias{row}
+	}
+	_, err = d.edit(ctx, edit)
+	return wrap("save alias", al.Address.String(), err)
+}
+
+// aliasRow checks an alias and gives its row.
+func (d *Directory) aliasRow(al Alias, own ownAddress) (store.DirectoryAlias, error) {
+	var none store.DirectoryAlias
+	if err := own.check(al.Address); err != nil {
+		return none, err
+	}
 	if len(al.Targets) == 0 || len(al.Targets) > MaxTargets {
-		return &FieldError{Field: "targets", Want: fmt.Sprintf("1 to %d addresses", MaxTargets)}
+		return none, &FieldError{Field: "targets", Want: fmt.Sprintf("1 to %d addresses", MaxTargets)}
 	}
 	row := store.DirectoryAlias{
 		Key: al.Address.Key(), Local: al.Address.Local, Domain: al.Address.Domain, Created: d.clock(),
@@ -27,24 +44,21 @@ func (d *Directory) putAlias(ctx context.Context, al Alias, replace bool) error 
 	seen := map[string]bool{row.Key: true}
 	for _, t := range al.Targets {
 		if t.Local == "" || t.Domain == "" || t.Domain[0] == '[' {
-			return &FieldError{Field: "targets", Value: t.String(), Want: "addresses such as name@example.test"}
+			return none, &FieldError{Field: "targets", Value: t.String(), Want: "addresses such as name@example.test"}
 		}
 		key := t.Key()
 		if seen[key] {
-			return &FieldError{Field: "targets", Value: t.String(), Want: "each address once, and not the alias itself"}
+			return none, &FieldError{Field: "targets", Value: t.String(), Want: "each address once, and not the alias itself"}
 		}
 		seen[key] = true
 		row.Targets = append(row.Targets, store.DirectoryTarget{Address: t.String(), Key: key})
 	}
-	err := d.repo.PutDirectoryAlias(ctx, row, replace)
-	d.cache.clear()
-	return wrap("save alias", al.Address.String(), err)
+	return row, nil
 }
 
 // RemoveAlias removes an alias; ErrNotFound.
 func (d *Directory) RemoveAlias(ctx context.Context, a address.Address) error {
-	err := d.repo.RemoveDirectoryAlias(ctx, a.Key())
-	d.cache.clear()
+	_, err := d.edit(ctx, store.DirectoryEdit{Base: -1, RemoveAliases: []string{a.Key()}})
 	return wrap("remove alias", a.String(), err)
 }
 
@@ -65,14 +79,22 @@ func (d *Directory) aliases(ctx context.Context, f store.DirectoryFilter) ([]Ali
 	}
 	list := make([]Alias, len(rows))
 	for i, r := range rows {
-		list[i] = Alias{Address: address.Address{Local: r.Local, Domain: r.Domain}, Created: r.Created}
-		for _, t := range r.Targets {
-			a, err := address.Parse(t.Address)
-			if err != nil {
-				return nil, wrap("read target of", r.Key, err)
-			}
-			list[i].Targets = append(list[i].Targets, a)
+		if list[i], err = alias(r); err != nil {
+			return nil, err
 		}
 	}
 	return list, nil
+}
+
+// alias gives the alias of a row.
+func alias(r store.DirectoryAlias) (Alias, error) {
+	al := Alias{Address: address.Address{Local: r.Local, Domain: r.Domain}, Created: r.Created}
+	for _, t := range r.Targets {
+		a, err := address.Parse(t.Address)
+		if err != nil {
+			return Alias{}, wrap("read target of", r.Key, err)
+		}
+		al.Targets = append(al.Targets, a)
+	}
+	return al, nil
 }

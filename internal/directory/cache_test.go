@@ -63,9 +63,9 @@ func (v *versions) LookupDirectoryAddress(context.Context, string) (store.Direct
 	}}, nil
 }
 
-func (v *versions) SetDirectoryAccount(_ context.Context, a store.DirectoryAccount) error {
-	v.name.Store(a.QuotaBytes)
-	return nil
+func (v *versions) EditDirectory(_ context.Context, e store.DirectoryEdit) (int64, []store.AccountID, error) {
+	v.name.Store(*e.SetAccounts[0].QuotaBytes)
+	return 0, nil, nil
 }
 
 func TestReadersNeverSeeLessThanTheLastAcknowledgedChange(t *testing.T) {

@@ -6,6 +6,10 @@
 // answered from memory; every committed change empties what it concerns, so that an answer is never older than the
 // last change that was acknowledged. A lookup that fails is an error, never "no such user": callers answer 451.
 //
+// Every change, of a setting as of a domain, an account or an alias, is a new version with a line in one history, which
+// tells who made it. A Document is all of it at one version; what differs between two is a Plan, carried out in one
+// transaction.
+//
 //	to, _ := address.Parse("sales+spring@example.test")
 //	res, err := dir.Resolve(ctx, to)
 //	// res.Status == directory.OK, res.Recipients[0].Account.Address, res.Recipients[0].Detail == "spring"
@@ -33,8 +37,10 @@ var (
 	// ErrExpansion means that an alias is nested deeper than MaxAliasDepth or leads to more than MaxTargets
 	// addresses: a fault of the configuration, which must not cost mail.
 	ErrExpansion = errors.New("directory: alias expands too far")
-	// ErrConflict means that settings changed since the version that a change was based on.
+	// ErrConflict means that something changed since the version that a change was based on.
 	ErrConflict = errors.New("directory: changed meanwhile")
+	// ErrHoldsMail means that an account has mail, which its removal would delete.
+	ErrHoldsMail = errors.New("directory: account holds mail")
 )
 
 // FieldError says which field of a request isn't allowed, and what is.
@@ -55,28 +61,18 @@ func (e *FieldError) Error() string {
 // Errors: store.ErrNotFound, store.ErrExists, store.ErrLimit, or a failure.
 type Repository interface {
 	DirectoryDomains(ctx context.Context) ([]store.DirectoryDomain, error)
-	AddDirectoryDomain(ctx context.Context, d store.DirectoryDomain) error
-	SetDirectoryDomain(ctx context.Context, d store.DirectoryDomain) error
-	RemoveDirectoryDomain(ctx context.Context, name string) error
-
 	LookupDirectoryAddress(ctx context.Context, key string) (store.DirectoryAddress, error)
 	DirectoryAccount(ctx context.Context, id store.AccountID) (store.DirectoryAccount, error)
 	DirectoryAccounts(ctx context.Context, f store.DirectoryFilter) ([]store.DirectoryAccount, error)
 	FirstDirectoryAccount(ctx context.Context, domain string, admin bool) (store.DirectoryAccount, error)
-	AddDirectoryAccounts(ctx context.Context, accounts []store.NewDirectoryAccount) ([]store.AccountID, error)
-	SetDirectoryAccount(ctx context.Context, a store.DirectoryAccount) error
-	SuspendDirectoryAccount(ctx context.Context, id store.AccountID, suspended bool) error
-	RemoveDirectoryAccount(ctx context.Context, id store.AccountID) error
 	DirectoryPassword(ctx context.Context, id store.AccountID) (phc string, version int64, err error)
 	SetDirectoryPassword(ctx context.Context, id store.AccountID, phc string) error
 
 	DirectoryAliases(ctx context.Context, f store.DirectoryFilter) ([]store.DirectoryAlias, error)
-	PutDirectoryAlias(ctx context.Context, a store.DirectoryAlias, replace bool) error
-	RemoveDirectoryAlias(ctx context.Context, key string) error
-
 	Settings(ctx context.Context) (version int64, rows []store.SettingRow, err error)
-	ChangeSettings(ctx context.Context, base int64, actor string, at time.Time, changes []store.SettingChange) (version int64, err error)
 	SettingsHistory(ctx context.Context, before int64, limit int) ([]store.SettingChange, error)
+	DirectoryAt(ctx context.Context, version int64) (store.DirectorySnapshot, error)
+	EditDirectory(ctx context.Context, e store.DirectoryEdit) (version int64, made []store.AccountID, err error)
 }
 
 // Account is one person's or program's account.
@@ -124,7 +120,8 @@ type Directory struct {
 
 	domains  atomic.Pointer[map[string]Domain] // whole, replaced after each change
 	settings atomic.Pointer[Settings]
-	reload   sync.Mutex // one reload of domains or settings at a time
+	reload   sync.Mutex // of settings: one change at a time
+	tables   sync.Mutex // one reload of domains at a time
 	cache    *lookupCache
 }
 
@@ -171,6 +168,7 @@ func wrap(op, subject string, err error) error {
 		{store.ErrDirectoryNotEmpty, ErrNotEmpty},
 		{store.ErrDirectoryConflict, ErrConflict},
 		{store.ErrLimit, ErrLimit},
+		{store.ErrDirectoryMail, ErrHoldsMail},
 	}
 	for _, k := range kinds {
 		if errors.Is(err, k.from) {

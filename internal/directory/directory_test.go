@@ -369,7 +369,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		d := house(t, repo)
 		addAlias(t, d, "team@example.test", "anna@example.test", "out@remote.test")
 		must(t, d.SetDomain(ctx, directory.Domain{Name: "other.test", CatchAll: addr(t, "dee@other.test"), MaxAccounts: 7}))
-		_, err := d.ChangeSettings(ctx, 0, "cli", map[string]json.RawMessage{"message.size": []byte("1000000"), "folder.sent": []byte(`"已发送"`)})
+		_, err := d.ChangeSettings(ctx, -1, "cli", map[string]json.RawMessage{"message.size": []byte("1000000"), "folder.sent": []byte(`"已发送"`)})
 		must(t, err)
 		d = open(t, repo)
 		if res, _ := d.Resolve(ctx, addr(t, "team@example.test")); names(res) != "anna@example.test out@remote.test" {
@@ -379,7 +379,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 		if err != nil || dom.CatchAll != addr(t, "dee@other.test") || dom.MaxAccounts != 7 || !dom.Created.Equal(start) {
 			t.Errorf("domain: %+v, %v", dom, err)
 		}
-		if s := d.Settings(); s.MessageSize != 1_000_000 || s.SentFolder != "已发送" || s.Version != 1 {
+		if s := d.Settings(); s.MessageSize != 1_000_000 || s.SentFolder != "已发送" || s.Version != 9 {
 			t.Errorf("settings: %+v", s)
 		}
 		a, err := d.Account(ctx, addr(t, "anna@example.test"))

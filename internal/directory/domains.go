@@ -11,30 +11,25 @@ import (
 
 // AddDomain makes a domain ours. ErrExists when it is already.
 func (d *Directory) AddDomain(ctx context.Context, dom Domain) (Domain, error) {
-	row, err := d.domainRow(ctx, dom)
+	row, err := domainRow(dom, d.hasAccount(ctx))
 	if err != nil {
 		return Domain{}, err
 	}
 	row.Created = d.clock()
-	if err := d.repo.AddDirectoryDomain(ctx, row); err != nil {
+	if _, err := d.edit(ctx, store.DirectoryEdit{Base: -1, AddDomains: []store.DirectoryDomain{row}}); err != nil {
 		return Domain{}, wrap("add domain", row.Name, err)
-	}
-	if err := d.domainsChanged(ctx); err != nil {
-		return Domain{}, err
 	}
 	return d.Domain(row.Name)
 }
 
 // SetDomain changes catch-all, postmaster and the limit of accounts.
 func (d *Directory) SetDomain(ctx context.Context, dom Domain) error {
-	row, err := d.domainRow(ctx, dom)
+	row, err := domainRow(dom, d.hasAccount(ctx))
 	if err != nil {
 		return err
 	}
-	if err := d.repo.SetDirectoryDomain(ctx, row); err != nil {
-		return wrap("change domain", row.Name, err)
-	}
-	return d.domainsChanged(ctx)
+	_, err = d.edit(ctx, store.DirectoryEdit{Base: -1, SetDomains: []store.DirectoryDomain{row}})
+	return wrap("change domain", row.Name, err)
 }
 
 // RemoveDomain makes a domain foreign. ErrNotEmpty while it has accounts or aliases.
@@ -43,10 +38,8 @@ func (d *Directory) RemoveDomain(ctx context.Context, name string) error {
 	if err != nil {
 		return domainError(name)
 	}
-	if err := d.repo.RemoveDirectoryDomain(ctx, ascii); err != nil {
-		return wrap("remove domain", ascii, err)
-	}
-	return d.domainsChanged(ctx)
+	_, err = d.edit(ctx, store.DirectoryEdit{Base: -1, RemoveDomains: []string{ascii}})
+	return wrap("remove domain", ascii, err)
 }
 
 // Domain gives one domain of ours; ErrNotFound for all others.
@@ -77,8 +70,16 @@ func domainError(name string) error {
 	return &FieldError{Field: "domain", Value: name, Want: "a domain name such as example.test"}
 }
 
+// hasAccount tells whether an address is that of an account, for checks of what is about to be.
+func (d *Directory) hasAccount(ctx context.Context) func(address.Address) (bool, error) {
+	return func(a address.Address) (bool, error) {
+		k, err := d.lookup(ctx, a.Key())
+		return k.account != nil, err
+	}
+}
+
 // domainRow checks a domain and gives its row.
-func (d *Directory) domainRow(ctx context.Context, dom Domain) (store.DirectoryDomain, error) {
+func domainRow(dom Domain, hasAccount func(address.Address) (bool, error)) (store.DirectoryDomain, error) {
 	name, err := address.ParseDomain(dom.Name)
 	if err != nil || name[0] == '[' {
 		return store.DirectoryDomain{}, domainError(dom.Name)
@@ -91,11 +92,11 @@ func (d *Directory) domainRow(ctx context.Context, dom Domain) (store.DirectoryD
 		row.CatchAll = dom.CatchAll.String()
 	}
 	if !dom.Postmaster.IsNull() {
-		k, err := d.lookup(ctx, dom.Postmaster.Key())
+		ok, err := hasAccount(dom.Postmaster)
 		if err != nil {
 			return store.DirectoryDomain{}, err
 		}
-		if k.account == nil {
+		if !ok {
 			return store.DirectoryDomain{}, &FieldError{
 				Field: "postmaster", Value: dom.Postmaster.String(), Want: "the address of an account of this server",
 			}
@@ -105,35 +106,35 @@ func (d *Directory) domainRow(ctx context.Context, dom Domain) (store.DirectoryD
 	return row, nil
 }
 
-func (d *Directory) domainsChanged(ctx context.Context) error {
-	d.cache.clear()
-	// The change is committed: a caller that leaves now must not keep the others from seeing it.
-	return d.reloadDomains(context.WithoutCancel(ctx))
-}
-
 func (d *Directory) reloadDomains(ctx context.Context) error {
-	d.reload.Lock()
-	defer d.reload.Unlock()
+	d.tables.Lock()
+	defer d.tables.Unlock()
 	rows, err := d.repo.DirectoryDomains(ctx)
 	if err != nil {
 		return wrap("read", "domains", err)
 	}
 	m := make(map[string]Domain, len(rows))
 	for _, r := range rows {
-		dom := Domain{Name: r.Name, MaxAccounts: r.MaxAccounts, Created: r.Created}
-		// A row that can't be read harms only itself: the domain stays ours, without that address.
-		if r.CatchAll != "" {
-			if dom.CatchAll, err = address.Parse(r.CatchAll); err != nil {
-				d.log.Error("catch-all address can't be read", "domain", r.Name, "address", r.CatchAll, "error", err)
-			}
-		}
-		if r.Postmaster != "" {
-			if dom.Postmaster, err = address.Parse(r.Postmaster); err != nil {
-				d.log.Error("postmaster address can't be read", "domain", r.Name, "address", r.Postmaster, "error", err)
-			}
-		}
-		m[r.Name] = dom
+		m[r.Name] = d.domain(r)
 	}
 	d.domains.Store(&m)
 	return nil
+}
+
+// domain gives the domain of a row. A row that can't be read harms only itself: the domain stays ours, without that
+// address.
+func (d *Directory) domain(r store.DirectoryDomain) Domain {
+	dom := Domain{Name: r.Name, MaxAccounts: r.MaxAccounts, Created: r.Created}
+	var err error
+	if r.CatchAll != "" {
+		if dom.CatchAll, err = address.Parse(r.CatchAll); err != nil {
+			d.log.Error("catch-all address can't be read", "domain", r.Name, "address", r.CatchAll, "error", err)
+		}
+	}
+	if r.Postmaster != "" {
+		if dom.Postmaster, err = address.Parse(r.Postmaster); err != nil {
+			d.log.Error("postmaster address can't be read", "domain", r.Name, "address", r.Postmaster, "error", err)
+		}
+	}
+	return dom
 }

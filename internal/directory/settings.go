@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -14,7 +15,8 @@ import (
 	"waxwing/internal/store"
 )
 
-// Settings are the settings of the whole server at one version. A setting that was never changed has its default.
+// Settings are the settings of the whole server at one version. The version counts the changes of domains, accounts and
+// aliases too. A setting that was never changed has its default.
 type Settings struct {
 	Version int64 // 0 before the first change
 
@@ -187,33 +189,37 @@ func (d *Directory) ChangeSettings(ctx context.Context, base int64, actor string
 	if base >= 0 && base != now.Version {
 		return now, wrap("change", "settings", store.ErrDirectoryConflict)
 	}
-	next, standard := now, DefaultSettings()
-	for name, raw := range changes {
-		if raw == nil {
-			def, ok := findDef(name)
-			if !ok {
-				return now, &FieldError{Field: name, Want: "no such setting"}
-			}
-			raw, _ = json.Marshal(value(def.field(&standard)))
-		}
-		if err := next.set(name, raw); err != nil {
-			return now, err
-		}
-	}
-	if err := next.check(); err != nil {
+	next, err := now.with(changes)
+	if err != nil {
 		return now, err
 	}
 	rows := difference(now, next)
 	if len(rows) == 0 {
 		return now, nil
 	}
-	version, err := d.repo.ChangeSettings(ctx, now.Version, actor, d.clock(), rows)
-	if err != nil {
+	if _, err := d.commit(WithActor(ctx, actor), store.DirectoryEdit{Base: base, Settings: rows}, &next); err != nil {
 		return now, wrap("change", "settings", err)
 	}
-	next.Version = version
-	d.settings.Store(&next)
-	return next, nil
+	return d.Settings(), nil
+}
+
+// with gives the settings with changes; nil is back to the default.
+func (s Settings) with(changes map[string]json.RawMessage) (Settings, error) {
+	next, standard := s, DefaultSettings()
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		raw := changes[name]
+		if raw == nil {
+			def, ok := findDef(name)
+			if !ok {
+				return s, &FieldError{Field: name, Want: "no such setting"}
+			}
+			raw, _ = json.Marshal(value(def.field(&standard)))
+		}
+		if err := next.set(name, raw); err != nil {
+			return s, err
+		}
+	}
+	return next, next.check()
 }
 
 // difference lists what changes from one to the other.
@@ -253,7 +259,7 @@ func (d *Directory) SettingsAt(ctx context.Context, version int64) (Settings, er
 			continue
 		}
 		done[c.Name] = true
-		if c.Value == nil {
+		if c.Value == nil || strings.Contains(c.Name, "/") { // a line of the directory
 			continue
 		}
 		if err := s.set(c.Name, []byte(*c.Value)); err != nil {
@@ -274,19 +280,6 @@ func (d *Directory) SettingsHistory(ctx context.Context, before int64, limit int
 	}
 	list, err := d.repo.SettingsHistory(ctx, before, limit)
 	return list, wrap("read history of", "settings", err)
-}
-
-// RollbackSettings makes a new version with the settings of an older one.
-func (d *Directory) RollbackSettings(ctx context.Context, base int64, actor string, version int64) (Settings, error) {
-	old, err := d.SettingsAt(ctx, version)
-	if err != nil {
-		return Settings{}, err
-	}
-	changes := make(map[string]json.RawMessage, len(settingDefs))
-	for _, s := range old.List() {
-		changes[s.Name] = s.Value
-	}
-	return d.ChangeSettings(ctx, base, actor, changes)
 }
 
 func (d *Directory) reloadSettings(ctx context.Context) error {

@@ -78,7 +78,12 @@ func TestSettingsKeepTheirHistory(t *testing.T) {
 		if _, err := d.SettingsAt(ctx, 4); !errors.Is(err, directory.ErrNotFound) {
 			t.Errorf("a version to come: %v", err)
 		}
-		s, err := d.RollbackSettings(ctx, 3, "li", 1)
+		old, err := d.DocumentAt(ctx, 1)
+		must(t, err)
+		plan, err := d.Plan(ctx, old)
+		must(t, err)
+		_, err = d.Apply(directory.WithActor(ctx, "li"), plan, false)
+		s := d.Settings()
 		if err != nil || s.Version != 4 || s.MessageSize != 100_000 || s.JunkFolder != "Spam" {
 			t.Errorf("rolled back: %+v, %v", s, err)
 		}
@@ -126,12 +131,12 @@ func TestDamagedSettingsLeaveTheDefault(t *testing.T) {
 	t.Parallel()
 	repo := directorytest.NewMemory()
 	text := func(s string) *string { return &s }
-	_, err := repo.ChangeSettings(context.Background(), -1, "x", start, []store.SettingChange{
+	_, _, err := repo.EditDirectory(context.Background(), store.DirectoryEdit{Base: -1, Settings: []store.SettingChange{
 		{Name: "message.size", Value: text("{{{")},
 		{Name: "from.the.future", Value: text("1")},
 		{Name: "message.recipients", Value: text("7")},
 		{Name: "folder.sent", Value: text(`"Out"`)},
-	})
+	}})
 	must(t, err)
 	s := open(t, repo).Settings()
 	if d := directory.DefaultSettings(); s.MessageSize != d.MessageSize || s.Recipients != d.Recipients || s.SentFolder != "Out" {

@@ -1,7 +1,6 @@
 package directory_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -22,7 +21,7 @@ func TestAccountsHaveTheirMailboxesAndQuota(t *testing.T) {
 	d := open(t, st)
 	_, err := d.AddDomain(ctx, directory.Domain{Name: "example.test"})
 	must(t, err)
-	_, err = d.ChangeSettings(ctx, 0, "t", changes{"folder.sent": []byte(`"已发送"`)})
+	_, err = d.ChangeSettings(ctx, 1, "t", changes{"folder.sent": []byte(`"已发送"`)})
 	must(t, err)
 	a, err := d.AddAccount(ctx, directory.NewAccount{Address: addr(t, "anna@example.test"), QuotaBytes: 5000, QuotaMessages: 7})
 	must(t, err)
@@ -84,11 +83,11 @@ func TestNothingIsLeftOfARefusedBatch(t *testing.T) {
 
 func TestFailureOfTheStoreIsNotNoSuchUser(t *testing.T) {
 	t.Parallel()
-	d := house(t, storetest.New(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if res, err := d.Resolve(ctx, addr(t, "bo@example.test")); err == nil || errors.Is(err, directory.ErrNotFound) {
-		t.Errorf("with a context that is over: %v, %v", res.Status, err)
+	st := storetest.New(t)
+	d := house(t, st)
+	must(t, st.Close())
+	if res, err := d.Resolve(t.Context(), addr(t, "bo@example.test")); err == nil || errors.Is(err, directory.ErrNotFound) {
+		t.Errorf("with a store that is closed: %v, %v", res.Status, err)
 	}
 }
 

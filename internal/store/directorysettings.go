@@ -32,39 +32,6 @@ func (s *Store) Settings(ctx context.Context) (version int64, list []SettingRow,
 	return version, list, err
 }
 
-// ChangeSettings makes all changes as one new version and writes them into the history. base is the version that they
-// were based on, -1 for any: ErrDirectoryConflict when it isn't the newest.
-func (s *Store) ChangeSettings(ctx context.Context, base int64, actor string, at time.Time, changes []SettingChange) (version int64, err error) {
-	err = s.Write(ctx, func(tx *Tx) error {
-		if err := tx.QueryRow(`UPDATE directory_counter SET value = value + 1 WHERE name = 'settings' RETURNING value`).Scan(&version); err != nil {
-			return err
-		}
-		if base >= 0 && version != base+1 {
-			return ErrDirectoryConflict
-		}
-		for _, c := range changes {
-			var err error
-			if c.Value == nil {
-				_, err = tx.Exec(`DELETE FROM setting WHERE name = $1`, c.Name)
-			} else {
-				_, err = tx.Exec(`INSERT INTO setting (name, value, version, changed) VALUES ($1, $2, $3, $4)
-					ON CONFLICT (name) DO UPDATE SET value = excluded.value, version = excluded.version, changed = excluded.changed`,
-					c.Name, *c.Value, version, at.UnixMicro())
-			}
-			if err != nil {
-				return err
-			}
-			_, err = tx.Exec(`INSERT INTO setting_history (version, name, value, changed, actor) VALUES ($1, $2, $3, $4, $5)`,
-				version, c.Name, c.Value, at.UnixMicro(), actor)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return version, err
-}
-
 // SettingsHistory lists the changes of versions up to and with upTo (0: all), newest version first, at most limit lines
 // (0: all).
 func (s *Store) SettingsHistory(ctx context.Context, upTo int64, limit int) ([]SettingChange, error) {

@@ -9,6 +9,7 @@ import (
 var (
 	ErrDirectoryNotEmpty = errors.New("store: domain has accounts or aliases")
 	ErrDirectoryConflict = errors.New("store: rows changed meanwhile")
+	ErrDirectoryMail     = errors.New("store: account holds mail")
 )
 
 // DirectoryDomain is the row of one domain. Package directory gives these rows their meaning; here they are text.
@@ -51,8 +52,8 @@ type DirectoryAddress struct {
 
 // DirectoryTarget is one target of an alias, as SMTP writes it and folded.
 type DirectoryTarget struct {
-	Address string
-	Key     string
+	Address string `json:"address"`
+	Key     string `json:"key"`
 }
 
 // DirectoryAlias is one alias.
@@ -81,11 +82,11 @@ type SettingRow struct {
 	Changed time.Time
 }
 
-// SettingChange is one line of the history of settings.
+// SettingChange is one line of the history: of a setting, or as "account/KEY", "domain/NAME", "alias/KEY" of the directory.
 type SettingChange struct {
 	Version int64
 	Name    string
-	Value   *string // JSON; nil: back to the default
+	Value   *string // JSON; nil: back to the default, or removed
 	Changed time.Time
 	Actor   string
 }

@@ -5,11 +5,10 @@ package directorytest
 import (
 	"cmp"
 	"context"
-	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"waxwing/internal/directory"
 	"waxwing/internal/store"
@@ -17,17 +16,27 @@ import (
 
 // Memory is a directory.Repository in memory. It is safe for concurrent use.
 type Memory struct {
-	mu        sync.Mutex
-	domains   map[string]store.DirectoryDomain
-	accounts  map[store.AccountID]*entry
-	keys      map[string]store.AccountID // of accounts; 0 for aliases
-	aliases   map[string]store.DirectoryAlias
+	mu sync.Mutex
+	tables
 	last      store.AccountID
-	version   int64
-	settings  map[string]store.SettingRow
 	history   []store.SettingChange
+	versions  []tables // as they were, by version
 	fail      error
 	questions int
+}
+
+// tables are the rows at one version.
+type tables struct {
+	version  int64
+	domains  map[string]store.DirectoryDomain
+	accounts map[store.AccountID]entry
+	keys     map[string]store.AccountID // of accounts; 0 for aliases
+	aliases  map[string]store.DirectoryAlias
+	settings map[string]store.SettingRow
+}
+
+func (t *tables) clone() tables {
+	return tables{t.version, maps.Clone(t.domains), maps.Clone(t.accounts), maps.Clone(t.keys), maps.Clone(t.aliases), maps.Clone(t.settings)}
 }
 
 type entry struct {
@@ -39,10 +48,12 @@ var _ directory.Repository = (*Memory)(nil)
 
 // NewMemory gives an empty repository.
 func NewMemory() *Memory {
-	return &Memory{
-		domains: map[string]store.DirectoryDomain{}, accounts: map[store.AccountID]*entry{}, keys: map[string]store.AccountID{},
+	m := &Memory{tables: tables{
+		domains: map[string]store.DirectoryDomain{}, accounts: map[store.AccountID]entry{}, keys: map[string]store.AccountID{},
 		aliases: map[string]store.DirectoryAlias{}, settings: map[string]store.SettingRow{},
-	}
+	}}
+	m.versions = []tables{m.clone()}
+	return m
 }
 
 // Fail makes every call fail with err until it is called with nil.
@@ -75,55 +86,6 @@ func (m *Memory) DirectoryDomains(context.Context) ([]store.DirectoryDomain, err
 		list = append(list, d)
 	}
 	return list, err
-}
-
-// AddDirectoryDomain implements directory.Repository.
-func (m *Memory) AddDirectoryDomain(_ context.Context, d store.DirectoryDomain) error {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return err
-	}
-	if _, ok := m.domains[d.Name]; ok {
-		return store.ErrExists
-	}
-	m.domains[d.Name] = d
-	return nil
-}
-
-// SetDirectoryDomain implements directory.Repository.
-func (m *Memory) SetDirectoryDomain(_ context.Context, d store.DirectoryDomain) error {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return err
-	}
-	old, ok := m.domains[d.Name]
-	if !ok {
-		return store.ErrNotFound
-	}
-	d.Created = old.Created
-	m.domains[d.Name] = d
-	return nil
-}
-
-// RemoveDirectoryDomain implements directory.Repository.
-func (m *Memory) RemoveDirectoryDomain(_ context.Context, name string) error {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return err
-	}
-	for key := range m.keys {
-		if strings.HasSuffix(key, "@"+name) {
-			return store.ErrDirectoryNotEmpty
-		}
-	}
-	if _, ok := m.domains[name]; !ok {
-		return store.ErrNotFound
-	}
-	delete(m.domains, name)
-	return nil
 }
 
 // LookupDirectoryAddress implements directory.Repository.
@@ -205,43 +167,6 @@ func (m *Memory) FirstDirectoryAccount(_ context.Context, domain string, admin b
 	return store.DirectoryAccount{}, store.ErrNotFound
 }
 
-// AddDirectoryAccounts implements directory.Repository. The error about an entry has no index.
-func (m *Memory) AddDirectoryAccounts(_ context.Context, accounts []store.NewDirectoryAccount) ([]store.AccountID, error) {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range accounts {
-		d, ok := m.domains[a.Domain]
-		if !ok {
-			return nil, store.ErrNotFound
-		}
-		if _, ok := m.keys[a.Key]; ok {
-			return nil, store.ErrExists
-		}
-		used := 0
-		for _, e := range m.accounts {
-			if e.row.Domain == a.Domain {
-				used++
-			}
-		}
-		if d.MaxAccounts > 0 && used+len(accounts) > d.MaxAccounts {
-			return nil, store.ErrLimit
-		}
-	}
-	ids := make([]store.AccountID, len(accounts))
-	for i, a := range accounts {
-		m.last++
-		ids[i] = m.last
-		row := a.DirectoryAccount
-		row.ID, row.PasswordVersion = m.last, 1
-		m.accounts[m.last] = &entry{row: row, phc: a.Password}
-		m.keys[a.Key] = m.last
-	}
-	return ids, nil
-}
-
 // change runs fn on an account.
 func (m *Memory) change(id store.AccountID, fn func(*entry)) error {
 	leave, err := m.enter()
@@ -253,29 +178,9 @@ func (m *Memory) change(id store.AccountID, fn func(*entry)) error {
 	case !ok:
 		return store.ErrNotFound
 	}
-	fn(e)
+	fn(&e)
+	m.accounts[id] = e
 	return nil
-}
-
-// SetDirectoryAccount implements directory.Repository.
-func (m *Memory) SetDirectoryAccount(_ context.Context, a store.DirectoryAccount) error {
-	return m.change(a.ID, func(e *entry) {
-		e.row.Name, e.row.Language, e.row.Admin = a.Name, a.Language, a.Admin
-		e.row.QuotaBytes, e.row.QuotaMessages = a.QuotaBytes, a.QuotaMessages
-	})
-}
-
-// SuspendDirectoryAccount implements directory.Repository.
-func (m *Memory) SuspendDirectoryAccount(_ context.Context, id store.AccountID, suspended bool) error {
-	return m.change(id, func(e *entry) { e.row.Suspended = suspended })
-}
-
-// RemoveDirectoryAccount implements directory.Repository.
-func (m *Memory) RemoveDirectoryAccount(_ context.Context, id store.AccountID) error {
-	return m.change(id, func(e *entry) {
-		delete(m.keys, e.row.Key)
-		delete(m.accounts, id)
-	})
 }
 
 // DirectoryPassword implements directory.Repository.
@@ -307,42 +212,6 @@ func (m *Memory) DirectoryAliases(_ context.Context, f store.DirectoryFilter) ([
 	return limited(list, f.Limit), err
 }
 
-// PutDirectoryAlias implements directory.Repository.
-func (m *Memory) PutDirectoryAlias(_ context.Context, a store.DirectoryAlias, replace bool) error {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return err
-	}
-	id, ok := m.keys[a.Key]
-	switch {
-	case replace && (!ok || id != 0):
-		return store.ErrNotFound
-	case !replace && ok:
-		return store.ErrExists
-	}
-	if _, ok := m.domains[a.Domain]; !ok {
-		return fmt.Errorf("domain %s: %w", a.Domain, store.ErrNotFound)
-	}
-	m.keys[a.Key], m.aliases[a.Key] = 0, a
-	return nil
-}
-
-// RemoveDirectoryAlias implements directory.Repository.
-func (m *Memory) RemoveDirectoryAlias(_ context.Context, key string) error {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return err
-	}
-	if _, ok := m.aliases[key]; !ok {
-		return store.ErrNotFound
-	}
-	delete(m.aliases, key)
-	delete(m.keys, key)
-	return nil
-}
-
 // Settings implements directory.Repository.
 func (m *Memory) Settings(context.Context) (int64, []store.SettingRow, error) {
 	leave, err := m.enter()
@@ -352,29 +221,6 @@ func (m *Memory) Settings(context.Context) (int64, []store.SettingRow, error) {
 		list = append(list, r)
 	}
 	return m.version, list, err
-}
-
-// ChangeSettings implements directory.Repository.
-func (m *Memory) ChangeSettings(_ context.Context, base int64, actor string, at time.Time, changes []store.SettingChange) (int64, error) {
-	leave, err := m.enter()
-	defer leave()
-	if err != nil {
-		return 0, err
-	}
-	if base >= 0 && base != m.version {
-		return 0, store.ErrDirectoryConflict
-	}
-	m.version++
-	for _, c := range changes {
-		c.Version, c.Actor, c.Changed = m.version, actor, at
-		m.history = append(m.history, c)
-		if c.Value == nil {
-			delete(m.settings, c.Name)
-			continue
-		}
-		m.settings[c.Name] = store.SettingRow{Name: c.Name, Value: *c.Value, Version: m.version, Changed: at}
-	}
-	return m.version, nil
 }
 
 // SettingsHistory implements directory.Repository.
