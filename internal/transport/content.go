@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-
-	"waxwing/internal/message"
 )
 
 // smallContent is the size up to which a message is read into memory once, for all looks at it.
@@ -20,7 +18,7 @@ var (
 
 // content is the octets of one delivery, with what was seen in them.
 type content struct {
-	r     io.ReaderAt // prefix and message
+	r     io.ReaderAt
 	size  int64
 	buf   *bytes.Buffer // pooled, holds a small message
 	facts facts
@@ -43,13 +41,11 @@ func (e errContent) Unwrap() error { return e.error }
 
 // openContent reads the message once, to know what it needs.
 func openContent(m *Message) (*content, *failure) {
-	size := m.Content.Size()
-	spliced := message.Splice(m.Prefix, m.Content, 0, size)
-	c := &content{r: spliced, size: int64(len(m.Prefix)) + size}
+	c := &content{r: m.Content, size: m.Content.Size()}
 	if c.size <= smallContent {
 		c.buf = smallBuffers.Get().(*bytes.Buffer)
 		c.buf.Reset()
-		if _, err := c.buf.ReadFrom(io.NewSectionReader(spliced, 0, c.size)); err != nil {
+		if _, err := c.buf.ReadFrom(c.reader()); err != nil {
 			return c, contentFailure(err)
 		}
 		if int64(c.buf.Len()) != c.size {

@@ -46,8 +46,9 @@ func (l *Link) Close() {
 }
 
 // Deliver tries to deliver m to all its recipients and returns a result for each, in their order. It goes through the
-// servers of the destination until one of them has decided about every recipient; what a server said about a recipient
-// at RCPT or after the data is final for this attempt.
+// servers of the destination until every recipient is decided: taken, refused for good, or put off (4xx) by maxOffers of
+// them, for a server that greylists or is full says nothing about those behind it. A message whose end was not answered
+// may have been taken: it is offered nowhere else in this attempt.
 func (l *Link) Deliver(ctx context.Context, m *Message) []Result {
 	d, f := newDelivery(m)
 	defer d.release()
@@ -82,7 +83,11 @@ func (l *Link) walk(ctx context.Context, d *delivery) {
 	var later []place
 	tried := 0
 	try := func(p place) (done bool) {
+		if d.open(p.addr) == 0 { // it has said what it has to say
+			return false
+		}
 		tried++
+		l.Close() // the server before has put off what is left
 		s, f := l.t.connect(ctx, p.h, p.addr)
 		if f != nil {
 			if p.h.smart != nil && f.permanent { // a smart host that won't talk to us is no fault of the message
@@ -124,7 +129,7 @@ func (l *Link) walk(ctx context.Context, d *delivery) {
 func (l *Link) run(ctx context.Context, d *delivery) {
 	s := l.s
 	stop := s.bind(ctx)
-	for d.pending > 0 && !s.dead {
+	for d.open(s.addr) > 0 && !s.dead {
 		if f := s.transact(d); f != nil {
 			d.note(f, s.host, s.addr, s.tls)
 			if !s.dead && f.stage == "MAIL" { // this server won't have the message now; another may
@@ -141,8 +146,7 @@ func (l *Link) run(ctx context.Context, d *delivery) {
 		s.abandon()
 		l.s = nil
 	} else if s.spent() {
-		s.quit()
-		l.s = nil
+		l.Close()
 	}
 }
 
@@ -161,9 +165,19 @@ type delivery struct {
 	content *content
 	results []Result
 	pending int
-	last    []Result // why nothing was decided yet: the last failure of a host
-	soft    bool     // some failure was temporary
+	put     map[int]putOff // by recipient: what it was put off with
+	last    []Result       // why nothing was decided yet: the last failure of a host
+	soft    bool           // some failure was temporary
 }
+
+// putOff is that servers refused a recipient for now.
+type putOff struct {
+	Result     // by the last of them
+	offers int // how many they are
+}
+
+// maxOffers is how many servers may put a recipient off in one attempt before it waits for the next attempt.
+const maxOffers = 2
 
 func newDelivery(m *Message) (*delivery, *failure) {
 	d := &delivery{m: m, results: make([]Result, len(m.Recipients)), pending: len(m.Recipients)}
@@ -184,6 +198,36 @@ func (d *delivery) decide(i int, r Result) {
 		d.pending--
 	}
 	d.results[i] = r
+}
+
+// waits tells whether a recipient is still to be offered to the server at an address.
+func (d *delivery) waits(i int, addr netip.AddrPort) bool {
+	return d.results[i].Status == Pending && (d.put[i].offers == 0 || d.put[i].IP != addr)
+}
+
+// open counts the recipients that are still to be offered to the server at an address.
+func (d *delivery) open(addr netip.AddrPort) int {
+	n := 0
+	for i := range d.results {
+		if d.waits(i, addr) {
+			n++
+		}
+	}
+	return n
+}
+
+// settle takes in what a server said about a recipient: a refusal for now leaves it to the next server.
+func (d *delivery) settle(i int, r Result) {
+	if r.Status == Deferred && r.Code/100 == 4 {
+		if n := d.put[i].offers + 1; n < maxOffers {
+			if d.put == nil {
+				d.put = make(map[int]putOff, 1)
+			}
+			d.put[i] = putOff{r, n}
+			return
+		}
+	}
+	d.decide(i, r)
 }
 
 // all decides all pending recipients by one failure.
@@ -207,14 +251,19 @@ func (d *delivery) note(f *failure, h host, addr netip.AddrPort, info TLSInfo) {
 // forget drops what a reused connection's end left behind.
 func (d *delivery) forget() { d.last, d.soft = nil, false }
 
-// finish decides what no server decided. It is final only when all of them refused for good.
+// finish decides what no server decided: by what one said about the recipient itself, or else by what kept all of them
+// from being asked. That is final only when all of them refused for good.
 func (d *delivery) finish() {
 	r := temporarily("resolve", 4, 4, "no server of the destination could be tried").result(host{}, netip.AddrPort{}, TLSInfo{})
 	if len(d.last) > 0 {
 		r = d.last[0]
 	}
 	for i := range d.results {
-		if d.results[i].Status == Pending {
+		switch {
+		case d.results[i].Status != Pending:
+		case d.put[i].offers > 0:
+			d.decide(i, d.put[i].Result)
+		default:
 			d.decide(i, r)
 		}
 	}

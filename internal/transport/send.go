@@ -36,7 +36,7 @@ func (s *session) transact(d *delivery) *failure {
 	if f != nil {
 		f.message = s.host.describe(s.addr) + ": " + f.message
 		for i := range d.results {
-			if d.results[i].Status == Pending {
+			if d.waits(i, s.addr) {
 				d.decide(i, f.result(s.host, s.addr, s.tls))
 			}
 		}
@@ -119,7 +119,7 @@ func (s *session) addressees(d *delivery, env *envelope, body smtp.BodyType) *fa
 	}
 	utf8 := whole
 	for i := range m.Recipients {
-		if d.results[i].Status != Pending {
+		if !d.waits(i, s.addr) {
 			continue
 		}
 		r := &m.Recipients[i]
@@ -270,7 +270,7 @@ func (s *session) judge(d *delivery, env *envelope, rcpts []*reply) (accepted []
 		case r.class() == 2, r.code == 421:
 		case tooMany && len(accepted) > 0:
 		default:
-			d.decide(env.who[k], s.resultOf("RCPT", r))
+			d.settle(env.who[k], s.resultOf("RCPT", r))
 		}
 	}
 	return accepted
@@ -309,7 +309,7 @@ func (s *session) data(d *delivery, env *envelope, accepted []int, ready *reply)
 		if ready.code == 421 || ready.class() < 4 {
 			return s.refused("DATA", ready)
 		}
-		s.decideAll(d, accepted, s.resultOf("DATA", ready))
+		s.settleAll(d, accepted, s.resultOf("DATA", ready))
 		s.reset()
 		return nil
 	}
@@ -331,7 +331,7 @@ func (s *session) data(d *delivery, env *envelope, accepted []int, ready *reply)
 func (s *session) ended(d *delivery, accepted []int, r *reply, err error) *failure {
 	if err != nil {
 		f := s.broken("end of data", err)
-		s.decideAll(d, accepted, f.result(s.host, s.addr, s.tls))
+		s.settleAll(d, accepted, f.result(s.host, s.addr, s.tls))
 		return f
 	}
 	res := s.resultOf("end of data", r)
@@ -342,13 +342,13 @@ func (s *session) ended(d *delivery, accepted []int, r *reply, err error) *failu
 		s.dead = true
 		res.Unreachable = r.code == 421
 	}
-	s.decideAll(d, accepted, res)
+	s.settleAll(d, accepted, res)
 	return nil
 }
 
-func (s *session) decideAll(d *delivery, who []int, r Result) {
+func (s *session) settleAll(d *delivery, who []int, r Result) {
 	for _, i := range who {
-		d.decide(i, r)
+		d.settle(i, r)
 	}
 }
 
@@ -359,17 +359,17 @@ func (s *session) cut(d *delivery, accepted []int, err error) *failure {
 	switch {
 	case errors.As(err, &local):
 		s.abandon()
-		s.decideAll(d, accepted, contentFailure(local.error).result(s.host, s.addr, s.tls))
+		s.settleAll(d, accepted, contentFailure(local.error).result(s.host, s.addr, s.tls))
 		return nil
 	case errors.Is(err, wire.ErrBareNewline):
 		s.abandon()
-		s.decideAll(d, accepted, permanently("DATA", 6, 0, "the message holds CR or LF outside of line ends").result(s.host, s.addr, s.tls))
+		s.settleAll(d, accepted, permanently("DATA", 6, 0, "the message holds CR or LF outside of line ends").result(s.host, s.addr, s.tls))
 		return nil
 	}
 	s.limit(min(lateReply, s.t.opts.Timeouts.DataEnd))
 	if r, rerr := readReply(s.conn); rerr == nil && r.class() >= 4 {
 		s.dead = true
-		s.decideAll(d, accepted, s.resultOf("DATA", r))
+		s.settleAll(d, accepted, s.resultOf("DATA", r))
 		return nil
 	}
 	return s.broken("DATA", err)

@@ -229,7 +229,6 @@ type Message struct {
 	UTF8       bool
 	Ret        string
 	EnvID      string
-	Prefix     []byte // header fields that go before Content
 	Content    Content
 	Recipients []Recipient
 }
