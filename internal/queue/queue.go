@@ -42,13 +42,14 @@ type Policy struct {
 	Batch       int           // recipients leased for one connection at a time, 50
 	Lease       time.Duration // how long a lease lasts; 30 min
 	RestMin     time.Duration // rest of a destination that can't be reached, 1 min; doubled each time
-	RestMax     time.Duration // the longest rest, 30 min
+	RestMax     time.Duration // the longest rest, 30 min; unless it is given neither is longer than the waits above
 	IdleLink    time.Duration // how long a connection is kept for the next message, 30 s
 	Grace       time.Duration // for attempts under way when Run's context ends, 20 s
 	MaxReturn   int64         // octets up to which a whole message is returned in a notification that asks for it, 1 MiB
 }
 
 func (p *Policy) setDefaults() {
+	rest := p.RestMax != 0
 	for _, d := range []struct {
 		v *time.Duration
 		n time.Duration
@@ -80,6 +81,10 @@ func (p *Policy) setDefaults() {
 		p.MaxReturn = 1 << 20
 	}
 	p.RetryMax = max(p.RetryMax, p.RetryMin)
+	if !rest { // no message waits longer because its destination rests than it would for itself
+		p.RestMax = min(p.RestMax, p.RetryMax)
+		p.RestMin = min(p.RestMin, p.RetryMin, p.RestMax)
+	}
 	p.RestMax = max(p.RestMax, p.RestMin)
 }
 
@@ -149,7 +154,8 @@ type Queue struct {
 	wake    chan struct{}   // something changed: look again
 	running context.Context // the one given to Run
 
-	wg sync.WaitGroup // workers and links being closed
+	wg       sync.WaitGroup         // workers and links being closed
+	outcomes chan store.QueueResult // deliveries whose rows are to go, in the order of the answers
 
 	mu     sync.Mutex // guards what follows
 	hops   map[string]*hop

@@ -8,7 +8,6 @@ import (
 
 	"waxwing/internal/address"
 	"waxwing/internal/intake"
-	"waxwing/internal/message"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
 	"waxwing/internal/transport"
@@ -78,10 +77,13 @@ func (q *Queue) tell(ctx context.Context, m *store.QueueMessage, kind Kind, rs [
 		n.Recipients = append(n.Recipients, q.described(kind, r))
 	}
 	if blob, err := q.o.Store.OpenBlobID(ctx, m.Blob); err == nil {
-		q.attach(&n, m, kind, blob)
+		err = q.attach(&n, m, kind, blob)
 		_ = blob.Close() // it was only read
+		if err != nil {
+			log.Warn("queue: the message that a notification is about can't be read", "error", err)
+		}
 	} else {
-		log.Warn("queue: the message that a notification is about can't be read", "error", err)
+		log.Warn("queue: the message that a notification is about can't be opened", "error", err)
 	}
 	raw, err := n.Compose()
 	if err != nil {
@@ -125,23 +127,28 @@ func (q *Queue) described(kind Kind, r store.QueueRecipient) NotifiedRecipient {
 
 // attach adds the header or the whole of the original, as the sender asked (RET; RFC 3461, section 6.2 h: the whole only
 // for failures).
-func (q *Queue) attach(n *Notification, m *store.QueueMessage, kind Kind, blob store.Blob) {
-	whole := message.Splice(m.Prefix, blob, 0, blob.Size())
+func (q *Queue) attach(n *Notification, m *store.QueueMessage, kind Kind, blob store.Blob) error {
+	whole, err := outgoing(m, blob)
+	if err != nil {
+		return err
+	}
 	if kind == Failed && m.Ret == "FULL" && whole.Size() <= q.p.MaxReturn {
 		raw := make([]byte, whole.Size())
 		if _, err := io.ReadFull(io.NewSectionReader(whole, 0, whole.Size()), raw); err == nil {
 			n.Original, n.Whole = raw, true
-			return
+			return nil
 		}
 	}
 	n.Original = headerOf(whole, whole.Size())
+	return nil
 }
 
 // headerOf reads the header of a message, without its blank line; a longer one is cut at a line.
 func headerOf(r io.ReaderAt, size int64) []byte {
 	buf := make([]byte, min(size, maxHeaderReturned))
 	n, _ := io.ReadFull(io.NewSectionReader(r, 0, size), buf) // as much as can be read
-	return cutHeader(buf[:n], int64(n) < size)
+	header := cutHeader(buf[:n], int64(n) < size)
+	return header[returnPath(header):]
 }
 
 // Delivered tells the sender of a message that it came into mailboxes here (it implements intake.Notifier).

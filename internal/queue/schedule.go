@@ -50,9 +50,17 @@ func (q *Queue) Run(ctx context.Context) error {
 		}
 		q.o.Logger.Error("queue: leases of a former run can't be reclaimed yet", "error", err)
 	}
+	q.outcomes = make(chan store.QueueResult, maxOutcomes)
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		q.commitOutcomes(stop)
+	}()
 	q.loop(ctx, stop)
 	grace := time.AfterFunc(q.p.Grace, cancel)
 	q.wg.Wait()
+	close(q.outcomes) // the workers have ended
+	<-settled
 	grace.Stop()
 	q.closeLinks(true)
 	q.wg.Wait()

@@ -82,19 +82,23 @@ func (q *Queue) finish(ctx context.Context, results []store.QueueResult) {
 		return
 	}
 	for wait := time.Second; ; wait = min(2*wait, poll) {
-		lost, err := q.o.Store.QueueFinish(context.WithoutCancel(ctx), q.o.Clock(), results)
-		if err == nil {
-			if lost > 0 {
-				q.counters.lost.Add(int64(lost))
-				q.o.Logger.Warn("queue: leases were lost before their attempt ended", "recipients", lost)
-			}
-			return
-		}
-		q.o.Logger.Error("queue: results can't be committed", "recipients", len(results), "error", err)
-		if errors.Is(err, store.ErrClosed) || !q.sleep(ctx, wait) {
-			return // the leases run out, and all of it is tried again
+		err := q.commit(ctx, results)
+		if err == nil || errors.Is(err, store.ErrClosed) || !q.sleep(ctx, wait) {
+			return // after an error the leases run out, and all of it is tried again
 		}
 	}
+}
+
+// commit tries once to commit results.
+func (q *Queue) commit(ctx context.Context, results []store.QueueResult) error {
+	lost, err := q.o.Store.QueueFinish(context.WithoutCancel(ctx), q.o.Clock(), results)
+	if err != nil {
+		q.o.Logger.Error("queue: results can't be committed", "recipients", len(results), "error", err)
+	} else if lost > 0 {
+		q.counters.lost.Add(int64(lost))
+		q.o.Logger.Warn("queue: leases were lost before their attempt ended", "recipients", lost)
+	}
+	return err
 }
 
 // message deals with one message: recipients whose outcome is decided are reported, the others are tried.
@@ -123,6 +127,11 @@ func (q *Queue) message(ctx context.Context, domain string, m *store.QueueMessag
 		return link
 	}
 	defer content.Close()
+	whole, err := outgoing(m, content)
+	if err != nil {
+		q.unreadable(ctx, domain, m, open, err)
+		return link
+	}
 	if link == nil || !link.Retarget(domain) {
 		if link != nil {
 			link.Close()
@@ -130,7 +139,7 @@ func (q *Queue) message(ctx context.Context, domain string, m *store.QueueMessag
 		link = q.o.Transport.Link(domain)
 	}
 	out := &transport.Message{
-		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, Prefix: m.Prefix, Content: content,
+		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, Content: whole,
 	}
 	for _, r := range open {
 		out.Recipients = append(out.Recipients, transport.Recipient{To: r.To, Notify: smtp.Notify(r.Notify), ORcpt: r.ORcpt})
@@ -209,8 +218,12 @@ func (q *Queue) settle(ctx context.Context, domain string, m *store.QueueMessage
 			r.LastError, r.LastStatus, r.LastHost, r.LastAttempt = res.LastError, res.LastStatus, res.LastHost, now
 			late = append(late, r)
 		}
-		commit = append(commit, res)
 		q.count(m, r, tr, res, took)
+		if tr.Status == transport.Delivered && res.Done {
+			q.delivered(ctx, res)
+			continue
+		}
+		commit = append(commit, res)
 	}
 	if len(late) > 0 && !q.warn(ctx, m, late, now) {
 		for i := range commit { // the sender is told after the next attempt
