@@ -118,7 +118,7 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 }
 
 // needsUTF8 tells whether the message can only go to servers with SMTPUTF8 (RFC 6531, section 3.1). An 8-bit header that
-// came without the parameter is sent as it came.
+// came without the parameter is sent as it came; what this server made says by its content what it needs.
 func (t *Transaction) needsUTF8(part *message.Part) bool {
 	if !t.mail.From.ASCII() {
 		return true
@@ -128,7 +128,7 @@ func (t *Transaction) needsUTF8(part *message.Part) bool {
 			return true
 		}
 	}
-	if !t.mail.UTF8 {
+	if !t.mail.UTF8 && !t.internal {
 		return false
 	}
 	eight := false

@@ -470,3 +470,26 @@ func TestSubmitTakesMailOfThisServer(t *testing.T) {
 		t.Errorf("full: %v", err)
 	}
 }
+
+// TestSubmitTellsByTheContentWhetherSMTPUTF8IsNeeded holds that a notification with an internationalized header goes only
+// where it can be read, though its null sender is ASCII.
+func TestSubmitTellsByTheContentWhetherSMTPUTF8IsNeeded(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, to, header string
+		utf8             bool
+	}{
+		{"ASCII", "x@remote.test", "To: <x@remote.test>\r\n", false},
+		{"header", "x@remote.test", "To: 张三 <x@remote.test>\r\n", true},
+		{"recipient", "张三@remote.test", "Subject: x\r\n", true},
+	} {
+		h := newHouse(t)
+		raw := "From: <postmaster@mx.example.test>\r\n" + tc.header + "\r\n邮件未能送达\r\n"
+		if _, err := h.Submit(t.Context(), address.Address{}, []address.Address{addr(t, tc.to)}, []byte(raw)); err != nil {
+			t.Fatal(tc.name, err)
+		}
+		if q := h.ledger.got[0].Queue; q.UTF8 != tc.utf8 || q.Body != string(smtp.Body8Bit) {
+			t.Errorf("%s: SMTPUTF8 %v, BODY %q", tc.name, q.UTF8, q.Body)
+		}
+	}
+}
