@@ -117,8 +117,19 @@ func (r *Resolver) MX(ctx context.Context, domain string) (MX, error) {
 	return out, nil
 }
 
+// localhost is not asked for: RFC 6761, section 6.3.
+var localhost = IPs{
+	Answer: Answer{Name: "localhost", Secure: true, TTL: maxTTL},
+	Addrs:  []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+}
+
 // IP finds all addresses of a host. When one family fails and the other answers, the answer stands, with a TTL of 0.
 func (r *Resolver) IP(ctx context.Context, name string) (IPs, error) {
+	if strings.EqualFold(strings.TrimSuffix(name, "."), localhost.Name) {
+		out := localhost
+		out.Addrs = slices.Clone(out.Addrs)
+		return out, nil
+	}
 	type half struct {
 		rrs []mdns.RR
 		ans Answer

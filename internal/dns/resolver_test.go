@@ -451,3 +451,18 @@ func write(t *testing.T, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+func TestLocalhostIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	s := dnstest.New(t, "")
+	r, _ := resolver(t, s, nil)
+	for _, name := range []string{"localhost", "LOCALHOST."} {
+		got, err := r.IP(t.Context(), name)
+		if err != nil || len(got.Addrs) != 2 || !got.Addrs[0].IsLoopback() || !got.Addrs[1].IsLoopback() {
+			t.Errorf("%s: %v, %v", name, got.Addrs, err)
+		}
+	}
+	if n := len(s.Queries()); n != 0 {
+		t.Errorf("the name server was asked %d times", n)
+	}
+}
