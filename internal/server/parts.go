@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -46,6 +47,7 @@ func (s *Server) build(_ context.Context) error {
 	m := newMetrics(s.reg)
 	checker, err := auth.New(s.state.Directory, auth.Options{
 		Logger: s.log.With("part", "auth"), Concurrency: s.cfg.Limits.PasswordHashings,
+		Throttle: auth.ThrottleOptions{Exempt: throttleExempt(s.cfg)},
 	})
 	if err != nil {
 		return err
@@ -80,6 +82,17 @@ func (s *Server) build(_ context.Context) error {
 		Logger: s.log.With("part", "pop3"), Metrics: m.pop3(),
 	})
 	return nil
+}
+
+// throttleExempt tells whose failed sign-ins slow nobody down: on a server that listens on loopback alone, everyone who
+// comes from there. A client that XCLIENT names counts by its own address.
+func throttleExempt(cfg *config.Config) func(netip.Addr) bool {
+	for _, l := range cfg.Listeners {
+		if !config.Loopback(l.Address) {
+			return nil
+		}
+	}
+	return func(a netip.Addr) bool { return a.Unmap().IsLoopback() }
 }
 
 // buildOutbound makes the way out: resolver, transport and queue.
@@ -165,7 +178,27 @@ func (s *Server) isSelf(a netip.AddrPort) bool {
 			continue
 		}
 		bound, err := netip.ParseAddrPort(l.listener.Addr().String())
-		if err == nil && bound.Port() == a.Port() && bound.Addr().Unmap() == a.Addr().Unmap() {
+		switch {
+		case err != nil || bound.Port() != a.Port():
+		case bound.Addr().Unmap() == a.Addr().Unmap(), bound.Addr().IsUnspecified() && ofThisHost(a.Addr()):
+			return true
+		}
+	}
+	return false
+}
+
+// ofThisHost tells an address that a listener on all addresses takes connections for.
+func ofThisHost(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if a.IsLoopback() || a.IsUnspecified() {
+		return true
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false // the loop ends at the count of hops all the same
+	}
+	for _, o := range own {
+		if p, err := netip.ParsePrefix(o.String()); err == nil && p.Addr().Unmap() == a {
 			return true
 		}
 	}
