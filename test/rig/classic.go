@@ -28,14 +28,14 @@ func Classic(ctx context.Context, dir string, o ClassicOptions) (*Server, error)
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("postfix and dovecot need root to start")
 	}
-	ports, err := FreePorts(6)
+	ports, err := FreePorts(7)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
 		Name: "Postfix+Dovecot", Dir: dir,
 		SMTP: Loopback(ports[0]), Submission: Loopback(ports[1]),
-		IMAP: Loopback(ports[2]), IMAPS: Loopback(ports[3]), POP3: Loopback(ports[4]), POP3S: Loopback(ports[5]),
+		Submissions: Loopback(ports[6]), IMAP: Loopback(ports[2]), IMAPS: Loopback(ports[3]), POP3: Loopback(ports[4]), POP3S: Loopback(ports[5]),
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string,
 		main = append(main, "defer_transports = smtp")
 	}
 	main = append(main, o.Extra...)
-	master := fmt.Sprintf(masterTable, ports[0], ports[1])
+	master := fmt.Sprintf(masterTable, ports[0], ports[1], ports[6])
 	if err := os.WriteFile(filepath.Join(home, "main.cf"), []byte(strings.Join(main, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -242,11 +242,15 @@ func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string,
 	return WaitForPort(ctx, s.SMTP)
 }
 
-// masterTable is Debian's master.cf with nothing in a chroot and two listeners of our own.
+// masterTable is Debian's master.cf with nothing in a chroot and three listeners of our own.
 const masterTable = `
 127.0.0.1:%d inet n - n - - smtpd
 127.0.0.1:%d inet n - n - - smtpd
   -o smtpd_tls_security_level=encrypt
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+127.0.0.1:%d inet n - n - - smtpd
+  -o smtpd_tls_wrappermode=yes
   -o smtpd_sasl_auth_enable=yes
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
 pickup unix n - n 60 1 pickup

@@ -17,6 +17,7 @@ type Sink struct {
 	// OnMessage sees each message before it is answered; it runs on the connection's goroutine. nil throws away.
 	OnMessage func(from string, to []string, body []byte)
 
+	answer   func(command string) string
 	received atomic.Int64
 	listener net.Listener
 	mu       sync.Mutex
@@ -26,11 +27,17 @@ type Sink struct {
 
 // StartSink listens on a free loopback port. onMessage may be nil.
 func StartSink(onMessage func(from string, to []string, body []byte)) (*Sink, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return StartSinkAt("127.0.0.1:0", nil, onMessage)
+}
+
+// StartSinkAt listens at an address. answer, unless nil, gives the reply to a command (MAIL, RCPT or DATA), "" for the
+// usual one; it runs on the connections' goroutines.
+func StartSinkAt(address string, answer func(command string) string, onMessage func(from string, to []string, body []byte)) (*Sink, error) {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	k := &Sink{Address: l.Addr().String(), OnMessage: onMessage, listener: l, conns: map[net.Conn]struct{}{}}
+	k := &Sink{Address: l.Addr().String(), OnMessage: onMessage, answer: answer, listener: l, conns: map[net.Conn]struct{}{}}
 	k.wg.Go(k.accept)
 	return k, nil
 }
@@ -81,16 +88,25 @@ func (k *Sink) session(c net.Conn) {
 		if err != nil {
 			return
 		}
-		switch verb := strings.ToUpper(strings.TrimSpace(line)); {
+		verb := strings.ToUpper(strings.TrimSpace(line))
+		if reply := k.scripted(verb, strings.TrimSpace(line)); reply != "" {
+			fmt.Fprintf(w, "%s\r\n", reply)
+			continue
+		}
+		switch {
 		case strings.HasPrefix(verb, "EHLO"):
 			fmt.Fprint(w, "250-sink.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n")
 		case strings.HasPrefix(verb, "MAIL"):
-			from, to = line, nil
+			from, to = strings.TrimSpace(line), nil
 			fmt.Fprint(w, "250 ok\r\n")
 		case strings.HasPrefix(verb, "RCPT"):
-			to = append(to, line)
+			to = append(to, strings.TrimSpace(line))
 			fmt.Fprint(w, "250 ok\r\n")
 		case verb == "DATA":
+			if len(to) == 0 {
+				fmt.Fprint(w, "554 no recipients\r\n")
+				continue
+			}
 			fmt.Fprint(w, "354 go on\r\n")
 			if w.Flush() != nil {
 				return
@@ -112,6 +128,14 @@ func (k *Sink) session(c net.Conn) {
 			fmt.Fprint(w, "250 ok\r\n")
 		}
 	}
+}
+
+// scripted is the reply that the test wants to a command, "" for none.
+func (k *Sink) scripted(verb, command string) string {
+	if k.answer == nil || !strings.HasPrefix(verb, "MAIL") && !strings.HasPrefix(verb, "RCPT") && verb != "DATA" {
+		return ""
+	}
+	return k.answer(command)
 }
 
 // readBody reads to the lone dot; it keeps the unstuffed octets only when asked to.
