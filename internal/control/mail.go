@@ -205,7 +205,7 @@ type NewMessage struct {
 // Bounds on one Append.
 const (
 	MaxAppend        = 500       // messages
-	maxMessage       = 1 << 30   // octets of one
+	MaxMessage       = 1 << 30   // octets of one
 	maxAppendInRAM   = 256 << 10 // octets of one message held in memory
 	maxAppendTotal   = 2 << 30
 	sampleReadBuffer = 64 << 10
@@ -239,8 +239,8 @@ func (s *Service) messageAppend(ctx context.Context, req Append, body io.Reader)
 	}
 	var total int64
 	for _, m := range req.Messages {
-		if m.Size < 0 || m.Size > maxMessage || total+m.Size > maxAppendTotal {
-			return Appended{}, &Error{Kind: Invalid, Field: "size", Text: fmt.Sprintf("size: at most %d octets a message and %d in all", maxMessage, maxAppendTotal)}
+		if m.Size < 0 || m.Size > MaxMessage || total+m.Size > maxAppendTotal {
+			return Appended{}, &Error{Kind: Invalid, Field: "size", Text: fmt.Sprintf("size: at most %d octets a message and %d in all", MaxMessage, maxAppendTotal)}
 		}
 		total += m.Size
 	}
@@ -269,6 +269,9 @@ func (s *Service) messageAppend(ctx context.Context, req Append, body io.Reader)
 		}
 	}
 	placed, err := s.store.Append(ctx, a.ID, store.MailboxID(req.Mailbox), batch)
+	if errors.Is(err, store.ErrLimit) && slices.ContainsFunc(req.Messages, func(m NewMessage) bool { return len(m.Keywords) > 0 }) {
+		return Appended{}, &Error{Kind: Conflict, Field: "keywords", Text: err.Error(), cause: err}
+	}
 	if err != nil {
 		return Appended{}, err
 	}

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -50,7 +51,7 @@ func (e *BatchError) Unwrap() error { return e.Err }
 func (d *Directory) AddAccount(ctx context.Context, n NewAccount) (Account, error) {
 	made, err := d.AddAccounts(ctx, []NewAccount{n})
 	if err != nil {
-		if b, ok := err.(*BatchError); ok {
+		if b, ok := errors.AsType[*BatchError](err); ok {
 			return Account{}, b.Err
 		}
 		return Account{}, err

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -180,7 +181,7 @@ type planner struct {
 
 // at puts the place in the document before the field of an error.
 func at(list string, i int, err error) error {
-	if f, ok := err.(*FieldError); ok {
+	if f, ok := errors.AsType[*FieldError](err); ok {
 		return &FieldError{Field: fmt.Sprintf("%s.%d.%s", list, i, f.Field), Value: f.Value, Want: f.Want}
 	}
 	return err

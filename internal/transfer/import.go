@@ -36,6 +36,10 @@ type importFile struct {
 	Offset   int64  `json:"offset,omitempty"` // of an mbox: octets that are in
 	Last     string `json:"last,omitempty"`   // of a Maildir folder: the last message that is in, in order of names
 	Messages int64  `json:"messages"`
+	// Where in the mailbox that begins which this state doesn't tell of.
+	Mailbox     int64  `json:"mailbox"`
+	UIDValidity uint32 `json:"uid_validity"`
+	UIDNext     uint32 `json:"uid_next"`
 }
 
 // Bounds on one batch.
@@ -53,6 +57,7 @@ type importer struct {
 	size   int64
 	batch  []control.NewMessage
 	target control.Mailbox
+	doubt  bool // the next batch may be in already: an earlier run ended between its commit and the state
 }
 
 // Import puts the mail of files into an account. Folders are made as needed.
@@ -114,7 +119,7 @@ func (im *importer) source(ctx context.Context, source string, fi fs.FileInfo, m
 	folders, err := mailfile.MaildirFolders(source)
 	if err == nil {
 		for _, f := range folders {
-			if err := im.maildir(ctx, f, below(f.Name)); err != nil {
+			if err := im.harmsItself(f.Name, im.maildir(ctx, f, below(f.Name))); err != nil {
 				return err
 			}
 		}
@@ -132,11 +137,21 @@ func (im *importer) source(ctx context.Context, source string, fi fs.FileInfo, m
 		if err != nil {
 			return err
 		}
-		if err := im.mbox(ctx, f, below(mailboxName(rel))); err != nil {
+		if err := im.harmsItself(rel, im.mbox(ctx, f, below(mailboxName(rel)))); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// harmsItself reports what is wrong with one folder of many and lets the others go on; other errors end the import.
+func (im *importer) harmsItself(folder string, err error) error {
+	if errors.Is(err, mailfile.ErrNotMbox) || errors.Is(err, fs.ErrPermission) || control.KindOf(err) == control.Invalid {
+		im.batch, im.size = im.batch[:0], 0
+		im.problem(folder, "left out: %v", err)
+		return nil
+	}
+	return err
 }
 
 // mboxFiles lists the *.mbox files below dir in order of name. Links are not followed.
@@ -160,12 +175,16 @@ func (im *importer) begin(ctx context.Context, path, mailbox string) (*importFil
 		return nil, fmt.Errorf("mailbox %s: %w", mailbox, err)
 	}
 	at := im.state.Files[path]
+	im.doubt = at != nil && at.Mailbox == im.target.ID && at.UIDValidity == im.target.UIDValidity && at.UIDNext < im.target.UIDNext
 	if at == nil {
 		at = &importFile{}
 		im.state.Files[path] = at
 	}
+	if !im.doubt {
+		at.Mailbox, at.UIDValidity, at.UIDNext = im.target.ID, im.target.UIDValidity, im.target.UIDNext
+	}
 	im.result.Folders++
-	return at, nil
+	return at, saveState(im.file, &im.state)
 }
 
 func (im *importer) mbox(ctx context.Context, path, mailbox string) (err error) {
@@ -184,14 +203,20 @@ func (im *importer) mbox(ctx context.Context, path, mailbox string) (err error) 
 	r := mailfile.NewMboxReader(f, at.Offset)
 	for {
 		start := im.size
-		m, err := r.Next(im.sink())
+		w := im.sink()
+		m, err := r.Next(w)
 		if errors.Is(err, io.EOF) {
 			return im.flush(ctx, func() { at.Offset = r.Offset() }, at)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		im.add(m, im.size-start)
+		if w.over {
+			im.problem(mailbox, "a message that ends before octet %d of %s left out: %v", r.Offset(), path, errTooLarge)
+			im.size = start
+		} else {
+			im.add(m, im.size-start)
+		}
 		if im.full() {
 			if err := im.flush(ctx, func() { at.Offset = r.Offset() }, at); err != nil {
 				return err
@@ -215,8 +240,15 @@ func (im *importer) maildir(ctx context.Context, folder mailfile.Folder, mailbox
 			continue
 		}
 		start := im.size
-		m, err := f.Copy(im.sink())
+		w := im.sink()
+		m, err := f.Copy(w)
+		if err == nil && w.over {
+			err = errTooLarge
+		}
 		if err != nil {
+			if w.err != nil {
+				return w.err
+			}
 			// A message may have been moved by another program meanwhile, or be unreadable: it harms only itself.
 			im.problem(mailbox, "%s left out: %v", f.Path, err)
 			im.size = start
@@ -234,13 +266,25 @@ func (im *importer) maildir(ctx context.Context, folder mailfile.Folder, mailbox
 }
 
 // sink writes behind what the batch holds already.
-func (im *importer) sink() io.Writer { return spoolWriter{im} }
+func (im *importer) sink() *spoolWriter { return &spoolWriter{im: im, start: im.size} }
 
-type spoolWriter struct{ im *importer }
+// spoolWriter takes one message. What is larger than a message may be is not kept.
+type spoolWriter struct {
+	im    *importer
+	start int64
+	over  bool
+	err   error // of the spool: it is no fault of the message
+}
 
-func (w spoolWriter) Write(p []byte) (int, error) {
+var errTooLarge = fmt.Errorf("it is larger than %d octets", control.MaxMessage)
+
+func (w *spoolWriter) Write(p []byte) (int, error) {
+	if w.over = w.over || w.im.size-w.start+int64(len(p)) > control.MaxMessage; w.over {
+		return len(p), nil
+	}
 	n, err := w.im.spool.WriteAt(p, w.im.size)
 	w.im.size += int64(n)
+	w.err = err
 	return n, err
 }
 
@@ -255,17 +299,59 @@ func (im *importer) full() bool { return len(im.batch) >= importBatch || im.size
 
 // flush sends the batch, then notes how far the import is.
 func (im *importer) flush(ctx context.Context, advance func(), at *importFile) error {
-	if n := len(im.batch); n > 0 {
-		req := control.Append{Account: im.account, Mailbox: im.target.ID, Messages: im.batch}
-		if _, err := control.MessageAppend.Call(ctx, im.carrier, req, io.NewSectionReader(im.spool, 0, im.size)); err != nil {
+	if len(im.batch) > 0 {
+		present, err := im.present(ctx, at)
+		if err != nil {
 			return fmt.Errorf("mailbox %s: %w", im.target.Name, err)
 		}
-		at.Messages += int64(n)
-		im.result.Messages += int64(n)
-		im.result.Octets += im.size
+		if err := im.send(ctx, present, at); err != nil {
+			return fmt.Errorf("mailbox %s: %w", im.target.Name, err)
+		}
 	}
 	advance()
 	im.batch, im.size = im.batch[:0], 0
 	im.progress(Event{Folder: im.target.Name, Done: at.Messages, Octets: im.result.Octets})
 	return saveState(im.file, &im.state)
+}
+
+// send puts those messages of the batch that aren't there into the mailbox.
+func (im *importer) send(ctx context.Context, present map[int]bool, at *importFile) error {
+	req := control.Append{Account: im.account, Mailbox: im.target.ID}
+	var pieces []io.Reader
+	var octets, offset int64
+	for i, m := range im.batch {
+		if !present[i] {
+			req.Messages = append(req.Messages, m)
+			pieces = append(pieces, io.NewSectionReader(im.spool, offset, m.Size))
+			octets += m.Size
+		}
+		offset += m.Size
+	}
+	at.Messages += int64(len(im.batch))
+	n := len(req.Messages)
+	if n == 0 {
+		return nil
+	}
+	placed, err := control.MessageAppend.Call(ctx, im.carrier, req, io.MultiReader(pieces...))
+	var e *control.Error
+	if errors.As(err, &e) && e.Field == "keywords" {
+		im.progress(Event{Folder: im.target.Name, Problem: fmt.Sprintf("the keywords of %d messages are left out: %v", n, err)})
+		for i := range req.Messages {
+			req.Messages[i].Keywords = nil
+		}
+		for _, p := range pieces {
+			if s, ok := p.(*io.SectionReader); ok {
+				_, _ = s.Seek(0, io.SeekStart) // to the start of a section it can't fail
+			}
+		}
+		placed, err = control.MessageAppend.Call(ctx, im.carrier, req, io.MultiReader(pieces...))
+	}
+	if err != nil {
+		at.Messages -= int64(len(im.batch))
+		return err
+	}
+	at.UIDNext = placed.UIDs[n-1] + 1
+	im.result.Messages += int64(n)
+	im.result.Octets += octets
+	return nil
 }

@@ -2,8 +2,9 @@
 // Maildirs, with folders, flags, keywords and dates of delivery.
 //
 // Both may be broken off and begun again: a state file beside the mail tells how far they came. It is written after the
-// mail that it speaks of is on stable storage, so that nothing is left out; an import that was killed between the two
-// may put up to one batch of messages in twice. A message that can't be read is reported and passed over.
+// mail that it speaks of is on stable storage, so that nothing is left out. An import that was killed between the two finds
+// what it had put in by comparing, so that nothing is in twice. A message or a folder that can't be taken is reported and
+// passed over.
 //
 // It works through operations of package control, and so with the server running or stopped.
 package transfer
