@@ -65,21 +65,35 @@ func (s *Server) look(ctx context.Context) {
 	s.health.Set("certificate", expiry)
 }
 
-// askStore reads one row.
+// errAnswered is what the question to the writer ends with, so that nothing is written.
+var errAnswered = errors.New("the writer answers")
+
+// askStore reads one row, and has the writer open a transaction that writes nothing. A store whose writer hangs answers
+// readers for hours, while nothing is taken and nothing can be marked as read.
 func (s *Server) askStore(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	return s.state.Store.Read(ctx, func(q store.Querier) error {
+	err := s.state.Store.Read(ctx, func(q store.Querier) error {
 		var one int
 		return q.QueryRow(`SELECT 1`).Scan(&one)
 	})
+	if err != nil {
+		return err
+	}
+	err = s.state.Store.Write(ctx, func(*store.Tx) error { return errAnswered })
+	if errors.Is(err, errAnswered) {
+		return nil
+	}
+	return err
 }
 
-// alive tells whether the store answers in time.
+// alive tells whether the store answers in time. An answer that it can't write now, as on a full disk, is one: a restart
+// mends nothing there, and mail can still be read.
 func (s *Server) alive(ctx context.Context, within time.Duration) bool {
 	err := s.askStore(ctx, within)
-	if err != nil && ctx.Err() == nil {
-		s.log.Error("the store does not answer", "error", err)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		s.log.Error("the store does not answer", "within", within)
+		return false
 	}
-	return err == nil
+	return true
 }

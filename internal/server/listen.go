@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
@@ -45,7 +46,8 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 		}
 		bound, err := lc.Listen(ctx, "tcp", l.Address)
 		if err != nil {
-			return out, fmt.Errorf("listen for %s (listener.%d in %s): %w", l.Protocol, i, config.FileName, err)
+			what := fmt.Sprintf("listen for %s (%s) on %s, listener.%d in %s", l.Protocol, l.TLS, l.Address, i, cfg.Path)
+			return out, control.Errorf(control.Unavailable, "%s: %w", what, bindError(err))
 		}
 		out = append(out, listening{l, bound})
 	}
@@ -57,6 +59,19 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 		}
 	}
 	return out, nil
+}
+
+// bindError says what to do about an address that can't be bound.
+func bindError(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("another program has this port: `ss -ltnp` tells which; stop it, or change the address there: %w", err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("this user may not bind the port: run under systemd with AmbientCapabilities=CAP_NET_BIND_SERVICE or socket activation: %w", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("this machine has no such address: change it there: %w", err)
+	}
+	return err
 }
 
 // listeners tells what is bound where.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,7 +63,13 @@ func (m *metrics) session(protocol string, change int) {
 	}
 }
 
+// signIn counts a sign-in. What a peer calls a mechanism is no label unless it is one.
 func (m *metrics) signIn(protocol, mechanism string, ok bool) {
+	switch mechanism = strings.ToUpper(mechanism); mechanism {
+	case "PLAIN", "LOGIN", "USER":
+	default:
+		mechanism = "other"
+	}
 	m.signIns.WithLabelValues(protocol, mechanism, strconv.FormatBool(ok)).Inc()
 }
 

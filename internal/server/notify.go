@@ -17,7 +17,7 @@ func (s *Server) notifyReady() (stopping func()) {
 		s.log.Warn("watchdog of systemd is not understood", "error", err)
 	}
 	if interval > 0 {
-		s.goBackground(func(ctx context.Context) { s.beat(ctx, interval/2) })
+		s.goBackground(func(ctx context.Context) { s.beat(ctx, interval/3) })
 	}
 	return func() { s.tell(daemon.SdNotifyStopping) }
 }
@@ -28,8 +28,8 @@ func (s *Server) tell(state string) {
 	}
 }
 
-// beat tells the watchdog that the server lives, as long as the store answers a read: a store that hangs is what a
-// restart mends.
+// beat tells the watchdog that the server lives, as long as the store answers readers and writers: a store that hangs is
+// what a restart mends. A beat that took as long as it may is followed by the next well within the watchdog's interval.
 func (s *Server) beat(ctx context.Context, every time.Duration) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"waxwing/internal/auth"
 	"waxwing/internal/certs"
@@ -22,6 +23,7 @@ import (
 	"waxwing/internal/queue"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtpserver"
+	"waxwing/internal/telemetry"
 	"waxwing/internal/transport"
 )
 
@@ -46,7 +48,7 @@ func (p *parts) close() error {
 func (s *Server) build(_ context.Context) error {
 	m := newMetrics(s.reg)
 	checker, err := auth.New(s.state.Directory, auth.Options{
-		Logger: s.log.With("part", "auth"), Concurrency: s.cfg.Limits.PasswordHashings,
+		Logger: telemetry.Bounded(s.log.With("part", "auth"), time.Now), Concurrency: s.cfg.Limits.PasswordHashings,
 		Throttle: auth.ThrottleOptions{Exempt: throttleExempt(s.cfg)},
 	})
 	if err != nil {
@@ -69,17 +71,17 @@ func (s *Server) build(_ context.Context) error {
 	s.parts.smtp = smtpserver.New(smtpserver.Options{
 		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
 		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
-		XClient: s.cfg.XClients(), Logger: s.log.With("part", "smtp"), Metrics: m.smtp(),
+		XClient: s.cfg.XClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
 		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
-		Logger: s.log.With("part", "imap"), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
+		Logger: telemetry.Bounded(s.log.With("part", "imap"), time.Now), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
 	})
 	s.parts.pop3 = pop3server.New(pop3server.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
 		Limits: pop3server.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
-		Logger: s.log.With("part", "pop3"), Metrics: m.pop3(),
+		Logger: telemetry.Bounded(s.log.With("part", "pop3"), time.Now), Metrics: m.pop3(),
 	})
 	return nil
 }

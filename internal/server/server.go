@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 
@@ -141,7 +142,7 @@ func (s *Server) start() error {
 	if a := s.cfg.Metrics.Address; a != "" {
 		page, err := telemetry.Serve(a, s.reg, s.health, s.log.With("part", "metrics"))
 		if err != nil {
-			return err
+			return control.Errorf(control.Unavailable, "metrics.address in %s: %w", s.cfg.Path, bindError(err))
 		}
 		s.page = page
 	}
@@ -250,5 +251,9 @@ func (s *Server) Reload(context.Context) error {
 	}
 	s.opts.Level.Set(fresh.Log.Level)
 	s.log.Info("configuration read again", "level", fresh.Log.Level)
+	level := fresh.Log.Level
+	if fresh.Log.Level = s.cfg.Log.Level; !reflect.DeepEqual(fresh, s.cfg) {
+		s.log.Warn("waxwing.toml has changes that take a restart: only certificates' files and log.level are taken up now", "level", level)
+	}
 	return err
 }

@@ -327,8 +327,13 @@ func TestABusyPortIsToldAndNothingStaysOpen(t *testing.T) {
 	defer l.Close()
 	cfg := newNode(t, func(c *config.Config) { c.Listeners[3].Address = l.Addr().String() })
 	_, err = New(t.Context(), cfg, Options{})
-	if err == nil || !strings.Contains(err.Error(), "listener.3") {
-		t.Errorf("a busy port: %v", err)
+	if err == nil || control.KindOf(err) != control.Unavailable {
+		t.Fatalf("a busy port: %v", err)
+	}
+	for _, want := range []string{"listener.3", l.Addr().String(), cfg.Path, "another program has this port"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("a busy port: %v lacks %q", err, want)
+		}
 	}
 	withState(t, cfg, func(control.Carrier) {}) // the lock is free again
 }

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing/internal/store"
+)
+
+// The watchdog of systemd is told that all is well only while the store's writer answers.
+func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	n := start(t, newNode(t, nil))
+	told := func(within time.Duration) string {
+		t.Helper()
+		buf := make([]byte, 200)
+		if err := l.SetReadDeadline(time.Now().Add(within)); err != nil {
+			t.Fatal(err)
+		}
+		k, err := l.Read(buf)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return ""
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:k])
+	}
+	if got := told(10 * time.Second); got != "READY=1" {
+		t.Fatalf("first: %q", got)
+	}
+	for range 3 {
+		if got := told(10 * time.Second); got != "WATCHDOG=1" {
+			t.Fatalf("told: %q", got)
+		}
+	}
+	held, release := make(chan struct{}), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- n.state.Store.Write(context.Background(), func(*store.Tx) error {
+			close(held)
+			<-release
+			return errors.New("nothing to write")
+		})
+	}()
+	<-held
+	if n.alive(t.Context(), 50*time.Millisecond) {
+		t.Error("a writer that hangs counts as alive")
+	}
+	for told(time.Millisecond) != "" {
+		continue // what was sent before
+	}
+	if got := told(400 * time.Millisecond); got != "" {
+		t.Errorf("while the writer hangs: %q", got)
+	}
+	close(release)
+	<-done
+	if got := told(10 * time.Second); got != "WATCHDOG=1" {
+		t.Errorf("once it answers again: %q", got)
+	}
+	go func() { done <- n.stop() }()
+	last := ""
+	for got := told(10 * time.Second); got == "WATCHDOG=1" || got == "STOPPING=1"; got = told(time.Second) {
+		last = got
+	}
+	if err := <-done; err != nil || last != "STOPPING=1" {
+		t.Errorf("at the end: %q, %v", last, err)
+	}
+}
+
+// A peer that makes up names of mechanisms must not make figures without end.
+func TestLabelsAreNotWhatPeersSay(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := newMetrics(reg)
+	for _, name := range []string{"PLAIN", "plain", "x1", "x2", "x3", ""} {
+		m.signIn("imap", name, false)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "waxwing_sign_ins_total" && len(f.GetMetric()) != 2 {
+			t.Errorf("%d figures: %v", len(f.GetMetric()), f.GetMetric())
+		}
+	}
+}
