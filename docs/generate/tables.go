@@ -194,6 +194,8 @@ func amount(l limit) words {
 		return words{fmt.Sprintf("%d h", l.d/time.Hour), fmt.Sprintf("%d 小时", l.d/time.Hour)}
 	case l.d >= time.Minute && l.d%time.Minute == 0:
 		return words{fmt.Sprintf("%d min", l.d/time.Minute), fmt.Sprintf("%d 分钟", l.d/time.Minute)}
+	case l.d%time.Second != 0:
+		return words{fmt.Sprintf("%d ms", l.d/time.Millisecond), fmt.Sprintf("%d 毫秒", l.d/time.Millisecond)}
 	case l.d > 0:
 		return words{fmt.Sprintf("%d s", l.d/time.Second), fmt.Sprintf("%d 秒", l.d/time.Second)}
 	case l.n >= 1<<20 && l.n%(1<<20) == 0:

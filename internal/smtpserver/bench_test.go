@@ -58,7 +58,7 @@ func (e *endless) Read(b []byte) (int, error) {
 func (e *endless) Write(b []byte) (int, error) { return len(b), nil }
 
 func benchServer() *Server {
-	return New(Options{Hostname: "mx.test", Intake: null{}, Limits: Limits{Messages: 1 << 30}})
+	return New(Options{Hostname: "mx.test", Intake: null{}, Limits: Limits{Messages: 1 << 30, Early: -1}})
 }
 
 // BenchmarkMessage is the session's own work on one message of 10 KB, without sockets.

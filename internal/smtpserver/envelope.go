@@ -49,8 +49,12 @@ func (s *session) cmdRcpt(args []byte) error {
 		return nil
 	}
 	if s.rcpts >= s.srv.opts.Intake.MaxRecipients() {
+		// RFC 5321, section 4.5.3.1.10: the sender sends the others in another transaction. It may have pipelined them
+		// all, and must not lose by that those that were taken.
 		s.say(452, "4.5.3", "too many recipients, send the rest in another message")
-		s.refusal()
+		if s.surplus++; s.surplus > maxSurplus {
+			s.refusal()
+		}
 		return nil
 	}
 	ctx, cancel := s.begin(s.srv.limits.Command)
@@ -64,6 +68,9 @@ func (s *session) cmdRcpt(args []byte) error {
 	s.say(250, "2.1.5", "recipient ok")
 	return nil
 }
+
+// maxSurplus is how many recipients too many a session may name before they count as refused.
+const maxSurplus = 100_000
 
 // refusal counts a refused sender or recipient: a list with dead addresses is normal, a search for live ones is not.
 func (s *session) refusal() {

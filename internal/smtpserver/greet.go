@@ -9,8 +9,23 @@ import (
 	"waxwing/internal/smtp"
 )
 
-func (s *session) greet() {
+// greet says 220, unless a stranger on port 25 talks first. A mail server waits for the greeting (RFC 5321, section
+// 4.3.1); what doesn't wait sends spam, or speaks another protocol. Its octets are on the way before ours are, so that a
+// short wait finds it out at any distance.
+func (s *session) greet() error {
+	if s.mode == MX && s.srv.limits.Early > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() {
+		early, err := s.conn.Early(s.srv.limits.Early)
+		if err != nil {
+			return err
+		}
+		if early {
+			s.srv.log.Info("session refused: the peer talked before the greeting", "remote", s.remote.String())
+			s.end(554, "5.5.1", "talking before the greeting is not allowed")
+			return nil
+		}
+	}
 	s.say(220, "", s.srv.opts.Hostname+" ESMTP")
+	return nil
 }
 
 // maxHello is the longest name of a host, as text.

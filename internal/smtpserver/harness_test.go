@@ -206,7 +206,7 @@ var testTLS = sync.OnceValue(func() *tls.Config {
 })
 
 func options(r *recorder) Options {
-	return Options{Hostname: "mx.test", Intake: r, Auth: users{}, TLS: testTLS()}
+	return Options{Hostname: "mx.test", Intake: r, Auth: users{}, TLS: testTLS(), Limits: Limits{Early: -1}}
 }
 
 // serve runs a server on loopback until the end of the test.

@@ -42,6 +42,8 @@ type session struct {
 
 	messages, errors, idle, refusals, authFailures int
 
+	surplus int // recipients over the limit of one message
+
 	ending  bool // no more commands are read
 	lingers bool // the peer may still be sending
 	buf     []byte
@@ -68,7 +70,10 @@ func (s *session) run() {
 	if s.mode == Submissions && !s.startTLS() {
 		return
 	}
-	s.greet()
+	if err := s.greet(); err != nil {
+		s.fail(err)
+		return
+	}
 	for !s.ending {
 		if err := s.next(); err != nil {
 			s.fail(err)
@@ -209,7 +214,7 @@ var (
 	replyNeedTLS    = smtp.Errorf(530, "5.7.0", "must issue STARTTLS first")
 	replyNeedHello  = smtp.Errorf(503, "5.5.1", "say EHLO first")
 	replyNeedAuth   = smtp.Errorf(530, "5.7.0", "authentication required")
-	replyNeedNoMail = smtp.Errorf(503, "5.5.1", "not inside a transaction")
+	replyNeedNoMail = smtp.Errorf(503, "5.5.1", "not allowed inside a transaction")
 	replyNeedMail   = smtp.Errorf(503, "5.5.1", "MAIL first")
 	replyNeedRcpt   = smtp.Errorf(554, "5.5.1", "no valid recipients")
 )

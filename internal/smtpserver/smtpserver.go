@@ -82,6 +82,7 @@ type Limits struct {
 	LineTime        time.Duration // for one whole command, 2 min
 	Write           time.Duration // for a write to be taken, 3 min
 	Handshake       time.Duration // for the TLS handshake, 30 s
+	Early           time.Duration // before the greeting on port 25, in which a stranger must keep still, 100 ms; negative: none
 	MinRate         int           // octets a second that a message must average after Grace, 100
 	Grace           time.Duration // 1 min
 	Body            time.Duration // for one whole message or chunk, 1 h
@@ -118,6 +119,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.LineTime, 2 * time.Minute},
 		{&l.Write, 3 * time.Minute},
 		{&l.Handshake, 30 * time.Second},
+		{&l.Early, 100 * time.Millisecond},
 		{&l.Grace, time.Minute},
 		{&l.Body, time.Hour},
 		{&l.Transaction, 2 * time.Hour},
@@ -125,7 +127,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.Command, 2 * time.Minute},
 		{&l.Commit, 8 * time.Minute},
 	} {
-		if *d.v <= 0 {
+		if *d.v == 0 || *d.v < 0 && d.v != &l.Early {
 			*d.v = d.standard
 		}
 	}

@@ -51,8 +51,7 @@ func (s *session) cmdXClient(args []byte) error {
 		s.end(421, "4.3.2", "too many connections from that address, try again later")
 		return nil
 	}
-	s.greet()
-	return nil
+	return s.greet()
 }
 
 func parseXClientAddr(value string) (netip.Addr, bool) {

@@ -61,6 +61,24 @@ func (c *Conn) Wait() (woken bool, err error) {
 	}
 }
 
+// Early listens for at most d whether the peer talks before it was greeted. What it said is kept. An error is fatal; that
+// nothing came is none.
+func (c *Conn) Early(d time.Duration) (bool, error) {
+	if c.rerr != nil {
+		return false, c.rerr
+	}
+	c.dropInput()
+	n, _, err := c.readInto(c.small[:], d)
+	switch {
+	case err == nil:
+		c.buf, c.w = c.small[:], n
+		return true, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, nil
+	}
+	return false, c.lineError(err, false, io.EOF)
+}
+
 // beginWait arms the deadline, unless Wake was called already.
 func (c *Conn) beginWait(now, until time.Time) (armed bool, err error) {
 	c.mu.Lock()
