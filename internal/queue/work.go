@@ -126,7 +126,7 @@ func (q *Queue) message(ctx context.Context, domain string, m *store.QueueMessag
 		q.unreadable(ctx, domain, m, open, err)
 		return link
 	}
-	defer content.Close()
+	defer func() { _ = content.Close() }() // it was only read
 	whole, err := outgoing(m, content)
 	if err != nil {
 		q.unreadable(ctx, domain, m, open, err)

@@ -209,8 +209,7 @@ func parseBdat(args []byte) (size int64, last, ok bool) {
 
 // lose answers a message that was refused while it came in.
 func (s *session) lose(reason error) error {
-	r := s.refused(reason, "body")
-	s.ended(r.Code)
+	s.ended(s.refused(reason, "body"))
 	return nil
 }
 
@@ -223,8 +222,7 @@ func (s *session) commit() error {
 		if errors.Is(context.Cause(ctx), wire.ErrPeerGone) {
 			return wire.ErrPeerGone
 		}
-		r := s.refused(err, "commit")
-		s.ended(r.Code)
+		s.ended(s.refused(err, "commit"))
 		return nil
 	}
 	b := append(s.buf[:0], "250 2.0.0 ok "...)

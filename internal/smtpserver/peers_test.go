@@ -3,6 +3,7 @@ package smtpserver
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"net"
 	"os/exec"
 	"strings"
@@ -48,7 +49,7 @@ func TestGoSMTPClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refusal *gosmtp.SMTPError
-	if err := c.Rcpt("unknown@two.test", nil); !asSMTPError(err, &refusal) || refusal.Code != 550 || refusal.EnhancedCode != (gosmtp.EnhancedCode{5, 1, 1}) {
+	if err := c.Rcpt("unknown@two.test", nil); !errors.As(err, &refusal) || refusal.Code != 550 || refusal.EnhancedCode != (gosmtp.EnhancedCode{5, 1, 1}) {
 		t.Errorf("unknown recipient: %v", err)
 	}
 	w, err := c.Data()
@@ -68,12 +69,6 @@ func TestGoSMTPClient(t *testing.T) {
 	if len(got) != 1 || got[0].body != "Subject: x\r\n\r\n.dot\r\n" || got[0].mail.EnvID != "id+1" || strings.Join(got[0].to, ",") != "b@two.test" {
 		t.Errorf("taken %+v", got)
 	}
-}
-
-func asSMTPError(err error, to **gosmtp.SMTPError) bool {
-	e, ok := err.(*gosmtp.SMTPError)
-	*to = e
-	return ok
 }
 
 // pythonScript is an ordinary use of Python's smtplib; its arguments are host, port and "ssl" or "starttls".

@@ -93,7 +93,7 @@ func (s *session) crashed(p any) {
 // close frees everything. The last reply goes out before the socket is closed, and isn't lost to octets that nobody
 // reads any more.
 func (s *session) close() {
-	defer s.conn.Close()
+	defer func() { _ = s.conn.Close() }() // what had to go out is flushed before
 	s.release()
 	if s.lingers && s.srv.ctx.Err() == nil {
 		s.conn.Linger(lingerOctets, lingerTime)
@@ -312,15 +312,16 @@ func (s *session) idled() bool {
 	return false
 }
 
-// refused answers with what a stage returned: a reply for the peer, or a failure of this server that is logged.
-func (s *session) refused(err error, stage string) *smtp.Reply {
+// refused answers with what a stage returned: a reply for the peer, or a failure of this server that is logged. It tells
+// the code.
+func (s *session) refused(err error, stage string) (code int) {
 	var r *smtp.Reply
 	if !errors.As(err, &r) || r.Code < 400 || r.Code > 599 {
 		s.srv.log.Error("smtp stage failed", "stage", stage, "remote", s.remote.String(), "error", err)
 		r = smtp.Errorf(451, "4.3.0", "temporary failure, try again later")
 	}
 	s.reply(r)
-	return r
+	return r.Code
 }
 
 // begin gives the context of one command: it ends when the peer leaves, when the time for the server's own work is up,
