@@ -21,6 +21,8 @@ type counters struct {
 	usedMessages  int64
 	quotaOctets   int64
 	quotaMessages int64
+	held          bool // under a legal hold
+	domain        string
 }
 
 // tree is the set of mailboxes of an account under their names, with the subscriptions. It is never changed once it is
@@ -251,6 +253,9 @@ func (a *account) load(q Querier) error {
 		return err
 	}
 	a.tree = newTree()
+	if err := a.loadStanding(q); err != nil {
+		return err
+	}
 	if err := a.loadBoxes(q); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 // Usage is what an account uses and may use; a quota of 0 is none. A message counts once for each mailbox that it is in.
 type Usage struct {
 	Bytes, Messages, QuotaBytes, QuotaMessages int64
+
+	Domain DomainUsage // of the account's domain, when that has a quota
 }
 
 // CreateAccountState makes the mail state of a new account. The directory calls it in the transaction that makes the
@@ -57,18 +59,21 @@ func (w *work) createAll(tx *Tx, mailboxes []MailboxSpec) error {
 }
 
 // DeleteAccountState removes the mail state of an account. It is gone with the transaction; entries and messages are
-// removed by Housekeep.
+// removed by Housekeep, those that could be restored too. An account under a legal hold can't be deleted: ErrHeld.
 func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 	w, err := tx.account(acct)
 	if err != nil {
 		return err
+	}
+	if w.counters.held {
+		return fmt.Errorf("store: account %d: %w", acct, ErrHeld)
 	}
 	for _, id := range w.ids() {
 		b, err := w.box(id)
 		if err != nil {
 			return err
 		}
-		if err := w.bury(tx, b); err != nil {
+		if err := w.bury(tx, b, owner); err != nil {
 			return fmt.Errorf("store: account %d: %w", acct, err)
 		}
 	}
@@ -76,6 +81,8 @@ func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 		`DELETE FROM mail_account WHERE account_id = $1`,
 		`DELETE FROM subscription WHERE account_id = $1`,
 		`DELETE FROM mailbox_tombstone WHERE account_id = $1`,
+		`DELETE FROM deleted_mailbox WHERE account_id = $1`,
+		`DELETE FROM modseq_mark WHERE account_id = $1`,
 	} {
 		if err := tx.exec(q, acct); err != nil {
 			return fmt.Errorf("store: account %d: %w", acct, err)
@@ -99,9 +106,11 @@ func (s *Store) SetQuota(tx *Tx, acct AccountID, octets, messages int64) error {
 // Usage returns what an account uses.
 func (s *Store) Usage(ctx context.Context, acct AccountID) (Usage, error) {
 	var u Usage
+	s.domains.refresh(ctx)
 	err := s.with(ctx, acct, func(a *account) error {
 		c := &a.counters
-		u = Usage{c.usedOctets, c.usedMessages, c.quotaOctets, c.quotaMessages}
+		u = Usage{Bytes: c.usedOctets, Messages: c.usedMessages, QuotaBytes: c.quotaOctets, QuotaMessages: c.quotaMessages}
+		u.Domain = s.domains.usage(c.domain)
 		return nil
 	})
 	return u, err

@@ -213,6 +213,7 @@ func (tx *Tx) replaceBlob(t *settled, id int64, old blob.Ref, refs int64) error 
 // segmentDelta is what a transaction changes of a segment.
 type segmentDelta struct {
 	live, tail int64
+	died       bool // a record in it is named by no row any more
 }
 
 // segmentLives counts a record in, or out.
@@ -226,6 +227,7 @@ func (tx *Tx) segmentLives(ref blob.Ref, n int64) {
 		tx.segments[ref.Segment] = d
 	}
 	d.live += n * ref.StoredLen
+	d.died = d.died || n < 0
 	if n > 0 {
 		d.tail = max(d.tail, ref.End())
 	}
@@ -233,9 +235,14 @@ func (tx *Tx) segmentLives(ref blob.Ref, n int64) {
 
 func (tx *Tx) flushSegments() error {
 	for g, d := range tx.segments {
-		err := tx.exec(`INSERT INTO segment (segment, tail, live) VALUES ($1, $2, $3) ON CONFLICT (segment) DO UPDATE SET
-			tail = CASE WHEN excluded.tail > segment.tail THEN excluded.tail ELSE segment.tail END, live = segment.live + excluded.live`,
-			g, d.tail, d.live)
+		since := int64(0)
+		if d.died {
+			since = tx.now.Unix()
+		}
+		err := tx.exec(`INSERT INTO segment (segment, tail, live, dead_since) VALUES ($1, $2, $3, $4) ON CONFLICT (segment) DO UPDATE SET
+			tail = CASE WHEN excluded.tail > segment.tail THEN excluded.tail ELSE segment.tail END, live = segment.live + excluded.live,
+			dead_since = CASE WHEN segment.dead_since = 0 THEN excluded.dead_since ELSE segment.dead_since END`,
+			g, d.tail, d.live, since)
 		if err != nil {
 			return fmt.Errorf("store: segment %s: %w", g, err)
 		}
@@ -347,7 +354,18 @@ func (tx *Tx) releaseMessages(acct AccountID, ids []MessageID) error {
 	if len(blobs) == 0 {
 		return nil
 	}
+	if purged := tx.s.opts.Purged; purged != nil {
+		tx.AfterCommit(func() { purged(acct, messageIDs(dead)) })
+	}
 	return tx.releaseBlobs(blobs)
+}
+
+func messageIDs(numbers []int64) []MessageID {
+	ids := make([]MessageID, len(numbers))
+	for i, n := range numbers {
+		ids[i] = MessageID(n)
+	}
+	return ids
 }
 
 // unshare takes the counted entries from messages with several, and leaves in counts the messages that have none any more.

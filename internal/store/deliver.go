@@ -30,6 +30,7 @@ func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 	} else {
 		return Delivered{}, nil
 	}
+	s.domains.refresh(ctx)
 	content, err := s.settle(ctx, shard, d.Content, d.Content.Size() >= lookFrom)
 	if err != nil {
 		return Delivered{}, fmt.Errorf("store: deliver: %w", err)
@@ -94,7 +95,7 @@ func (tx *Tx) admit(d *Delivery) error {
 		}
 	}
 	for acct, n := range bounded {
-		if err := tx.accounts[acct].room(n*d.Content.Size(), n); err != nil {
+		if err := tx.accounts[acct].room(tx, n*d.Content.Size(), n); err != nil {
 			return err
 		}
 	}
@@ -202,6 +203,7 @@ func (w *work) file(tx *Tx, b *workBox, id MessageID, size int64, flags Flags, k
 
 // Append adds messages to a mailbox, all or none.
 func (s *Store) Append(ctx context.Context, acct AccountID, mbox MailboxID, msgs []NewMessage) ([]Placed, error) {
+	s.domains.refresh(ctx)
 	var contents []*settled
 	var summaries [][]byte
 	var octets int64
@@ -226,7 +228,7 @@ func (s *Store) Append(ctx context.Context, acct AccountID, mbox MailboxID, msgs
 		if err != nil {
 			return err
 		}
-		if err := w.room(octets, int64(len(msgs))); err != nil {
+		if err := w.room(tx, octets, int64(len(msgs))); err != nil {
 			return err
 		}
 		for i := range msgs {

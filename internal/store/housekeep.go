@@ -12,8 +12,8 @@ import (
 // reapStep is how many entries of a deleted mailbox one transaction removes.
 const reapStep = 2000
 
-// Housekeep removes what is left of deleted mailboxes and accounts, and gives back the space of dead contents. Call it from
-// time to time; it may be stopped at any point and goes on with the next call.
+// Housekeep removes what is left of deleted mailboxes and accounts, carries out the Policy, and gives back the space of dead
+// contents. Call it from time to time; it may be stopped at any point and goes on with the next call.
 func (s *Store) Housekeep(ctx context.Context) error {
 	dead, err := s.deadMailboxes(ctx)
 	if err != nil {
@@ -23,6 +23,13 @@ func (s *Store) Housekeep(ctx context.Context) error {
 		if err := s.reap(ctx, d.acct, d.box); err != nil {
 			return fmt.Errorf("store: housekeeping: %w", err)
 		}
+	}
+	kept, err := s.retain(ctx)
+	if kept != (Retained{}) {
+		s.log.Info("store: retention", "expired", kept.Expired, "purged", kept.Purged, "tombstones", kept.Tombstones)
+	}
+	if err != nil {
+		return fmt.Errorf("store: housekeeping: %w", err)
 	}
 	done, err := s.blobs.Compact(ctx, compaction{s})
 	if done.Segments > 0 || len(done.Damaged) > 0 {
@@ -72,7 +79,8 @@ func (s *Store) reap(ctx context.Context, acct AccountID, box MailboxID) error {
 }
 
 func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
-	pairs, err := tx.numbers(`SELECT uid, message_id FROM entry WHERE account_id = $1 AND mailbox_id = $2 ORDER BY uid LIMIT $3`, acct, box, reapStep)
+	columns, err := tx.numbers(`SELECT uid, message_id, keywords FROM entry WHERE account_id = $1 AND mailbox_id = $2
+		ORDER BY uid LIMIT $3`, acct, box, reapStep)
 	if err != nil {
 		return false, err
 	}
@@ -81,16 +89,24 @@ func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
 	if err != nil && !gone {
 		return false, err
 	}
-	if len(pairs) == 0 {
+	if len(columns) == 0 {
 		return false, tx.reaped(acct, box, gone)
 	}
-	uids := make([]UID, 0, len(pairs)/2)
-	ids := make([]MessageID, 0, len(pairs)/2)
-	for i := 0; i+1 < len(pairs); i += 2 {
-		uids, ids = append(uids, UID(pairs[i])), append(ids, MessageID(pairs[i+1]))
+	rows := make([]entryRow, 0, len(columns)/3)
+	for i := 0; i+2 < len(columns); i += 3 {
+		rows = append(rows, entryRow{uid: UID(columns[i]), message: MessageID(columns[i+1]), keywords: uint64(columns[i+2])})
 	}
-	last := uids[len(uids)-1]
+	last := rows[len(rows)-1].uid
+	var kept *keptBox
 	if !gone {
+		if kept, err = w.keptBox(tx, box); err != nil {
+			return false, err
+		}
+		if kept != nil {
+			if err := w.keepRows(tx, box, kept.keywords, rows, kept.actor, kept.at); err != nil {
+				return false, err
+			}
+		}
 		err := tx.exec(`INSERT INTO tombstone (account_id, mailbox_id, modseq, uid, message_id)
 			SELECT account_id, mailbox_id, $3, uid, message_id FROM entry WHERE account_id = $1 AND mailbox_id = $2 AND uid <= $4`,
 			acct, box, w.tick(tx), last)
@@ -101,12 +117,18 @@ func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
 	if err := tx.exec(`DELETE FROM entry WHERE account_id = $1 AND mailbox_id = $2 AND uid <= $3`, acct, box, last); err != nil {
 		return false, err
 	}
-	return true, tx.releaseMessages(acct, ids)
+	if kept != nil {
+		return true, nil
+	}
+	return true, tx.releaseMessages(acct, messagesOf(rows))
 }
 
 // reaped ends the removal of a mailbox, and with the last one of a deleted account what else is left of it.
 func (tx *Tx) reaped(acct AccountID, box MailboxID, gone bool) error {
-	queries := []string{`DELETE FROM dead_mailbox WHERE account_id = $1 AND mailbox_id = $2`}
+	queries := []string{
+		`DELETE FROM dead_mailbox WHERE account_id = $1 AND mailbox_id = $2`,
+		`DELETE FROM keyword WHERE account_id = $1 AND mailbox_id = $2`,
+	}
 	if gone {
 		queries = append(queries, `DELETE FROM tombstone WHERE account_id = $1 AND mailbox_id = $2`,
 			`DELETE FROM thread_ref WHERE account_id = $1 AND NOT EXISTS (SELECT 1 FROM dead_mailbox WHERE account_id = $1 AND mailbox_id <> $2)`)
@@ -135,6 +157,23 @@ func (c compaction) Rows(ctx context.Context, g blob.Segment, from int64, limit 
 		out = append(out, l)
 		return nil
 	}, `SELECT hash, place, stored, length FROM blob WHERE segment = $1 AND place >= $2 ORDER BY place LIMIT $3`, int64(g), from, limit)
+	return out, err
+}
+
+// Due implements blob.Deadline: the packs whose dead octets have been on the disk as long as the policy lets them.
+func (c compaction) Due(ctx context.Context) ([]blob.Segment, error) {
+	erase := c.s.Policy().Erase
+	if erase <= 0 {
+		return nil, nil
+	}
+	var out []blob.Segment
+	err := c.s.reads.each(ctx, func(rows *sql.Rows) error {
+		var g blob.Segment
+		err := rows.Scan(&g)
+		out = append(out, g)
+		return err
+	}, `SELECT segment FROM segment WHERE dead_since > 0 AND dead_since <= $1 AND segment < $2`,
+		c.s.clock().Add(-erase).Unix(), int64(largeSegments))
 	return out, err
 }
 

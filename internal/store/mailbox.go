@@ -233,7 +233,9 @@ func (w *work) rename(tx *Tx, b *workBox, newName string) error {
 
 // DeleteMailbox deletes a mailbox with its messages. INBOX can't be deleted (ErrName), nor one with others below it
 // (ErrChildren). The mailbox is gone at once; its entries are removed in steps, so that a large one holds up nobody.
+// Like those that are expunged they can be restored as long as the Policy says.
 func (s *Store) DeleteMailbox(ctx context.Context, acct AccountID, id MailboxID) error {
+	actor := actorOf(ctx)
 	err := s.Write(ctx, func(tx *Tx) error {
 		w, err := tx.account(acct)
 		if err != nil {
@@ -251,7 +253,7 @@ func (s *Store) DeleteMailbox(ctx context.Context, acct AccountID, id MailboxID)
 				return fmt.Errorf("mailbox %.60q: %w", b.info.Name, ErrChildren)
 			}
 		}
-		return w.bury(tx, b)
+		return w.bury(tx, b, actor)
 	})
 	if err != nil {
 		return err
@@ -263,16 +265,20 @@ func (s *Store) DeleteMailbox(ctx context.Context, acct AccountID, id MailboxID)
 	return nil
 }
 
-// bury removes a mailbox's row and leaves its entries to reap.
-func (w *work) bury(tx *Tx, b *workBox) error {
+// bury removes a mailbox's row and leaves its entries, and the keywords that these have, to reap.
+func (w *work) bury(tx *Tx, b *workBox, actor string) error {
 	id := b.info.ID
+	if w.keeps(tx) {
+		if err := w.keepMailbox(tx, b, actor); err != nil {
+			return err
+		}
+	}
 	t := w.change(tx)
 	modseq := w.tick(tx)
 	w.counters.usedMessages -= int64(b.info.Messages)
 	w.counters.usedOctets -= b.info.Size
 	for _, q := range []string{
 		`DELETE FROM mailbox WHERE account_id = $1 AND mailbox_id = $2`,
-		`DELETE FROM keyword WHERE account_id = $1 AND mailbox_id = $2`,
 		`INSERT INTO dead_mailbox (account_id, mailbox_id) VALUES ($1, $2)`,
 	} {
 		if err := tx.exec(q, w.id, id); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,10 @@ type Options struct {
 	IndexSize    int64 // octets of memory for the indexes of mailboxes that no View uses, 256 MiB
 	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
 	MaxMailboxes int   // mailboxes of one account, 10,000
+	Policy       Policy
+	// Purged is told of messages that are gone for good, after the commit and by the writer: it must not block. A crash may
+	// come between, so who keeps an index of messages must look for the gone ones now and then too.
+	Purged func(acct AccountID, ids []MessageID)
 }
 
 func (o *Options) setDefaults() {
@@ -53,6 +58,8 @@ type Store struct {
 	indexes  *indexes
 	notices  *notices
 	refs     *refs
+	policy   atomic.Pointer[Policy]
+	domains  *domains
 	loads    chan struct{} // bounds the mailboxes that are read into memory at the same time
 
 	maildropMu sync.Mutex
@@ -77,6 +84,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		reads: newReads(opts.DB), indexes: newIndexes(opts.IndexSize), notices: newNotices(), refs: newRefs(maxRefs),
 		maildrops: make(map[AccountID]struct{}),
 	}
+	s.domains = &domains{s: s}
+	s.SetPolicy(opts.Policy)
 	s.accounts = newAccounts(s, opts.MaxAccounts)
 	s.loads = make(chan struct{}, max(1, s.reads.n/2))
 	err := s.Read(ctx, func(q Querier) (err error) {

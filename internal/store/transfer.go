@@ -28,6 +28,7 @@ type transferred struct {
 func (s *Store) transfer(ctx context.Context, what string, acct AccountID, src MailboxID, uids []UID, dst MailboxID,
 	do func(w *work, tx *Tx, from *workBox, set uidSet, to *workBox) (transferred, error),
 ) (from, to []UID, validity uint32, err error) {
+	s.domains.refresh(ctx)
 	set := uidSetOf(uids)
 	var t transferred
 	err = s.Write(ctx, func(tx *Tx) error {
@@ -68,7 +69,7 @@ func (w *work) copy(tx *Tx, from *workBox, set uidSet, to *workBox) (transferred
 		octets += int64(rows[i].size)
 		ids[i] = int64(rows[i].message)
 	}
-	if err := w.room(octets, int64(len(rows))); err != nil {
+	if err := w.room(tx, octets, int64(len(rows))); err != nil {
 		return transferred{}, err
 	}
 	first, err := w.place(tx, from, rows, to, w.tick(tx, to))
@@ -116,6 +117,7 @@ func (s *Store) expunge(ctx context.Context, acct AccountID, mbox MailboxID, set
 	if onlyDeleted {
 		only = fmt.Sprintf(" AND flags & %d <> 0", Deleted)
 	}
+	actor := actorOf(ctx)
 	var out []UID
 	err := s.Write(ctx, func(tx *Tx) error {
 		out = nil
@@ -134,11 +136,8 @@ func (s *Store) expunge(ctx context.Context, acct AccountID, mbox MailboxID, set
 		if err != nil || len(rows) == 0 {
 			return err
 		}
-		if err := w.vanish(tx, b, rows, w.tick(tx, b)); err != nil {
-			return err
-		}
 		out = uidsOf(rows)
-		return tx.releaseMessages(acct, messagesOf(rows))
+		return w.expunge(tx, b, rows, actor)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: expunge in mailbox %d of account %d: %w", mbox, acct, err)

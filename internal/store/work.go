@@ -127,8 +127,8 @@ func (d *countDelta) add(n int64, f Flags, octets int64) {
 	}
 }
 
-// room checks the quota for as many octets and messages more.
-func (w *work) room(octets, messages int64) error {
+// room checks the quotas of the account and its domain for as many octets and messages more.
+func (w *work) room(tx *Tx, octets, messages int64) error {
 	c := &w.counters
 	if c.quotaOctets > 0 && c.usedOctets+octets > c.quotaOctets {
 		return fmt.Errorf("account %d uses %d of %d octets, %d more: %w", w.id, c.usedOctets, c.quotaOctets, octets, ErrOverQuota)
@@ -136,7 +136,7 @@ func (w *work) room(octets, messages int64) error {
 	if c.quotaMessages > 0 && c.usedMessages+messages > c.quotaMessages {
 		return fmt.Errorf("account %d uses %d of %d messages, %d more: %w", w.id, c.usedMessages, c.quotaMessages, messages, ErrOverQuota)
 	}
-	return nil
+	return tx.s.domains.admit(c.domain, octets, messages)
 }
 
 // flush writes the account's and the mailboxes' rows.

@@ -16,6 +16,11 @@ type Index interface {
 	Move(ctx context.Context, moves []Move, moved []bool) error
 }
 
+// Deadline is what an Index may know besides: packs that hold dead octets which have to go, however much of the pack is alive.
+type Deadline interface {
+	Due(ctx context.Context) ([]Segment, error)
+}
+
 // Located is one row: a content and where it is.
 type Located struct {
 	ID  ID
@@ -39,7 +44,8 @@ type Compacted struct {
 // compactRows is how many records move in one transaction.
 const compactRows = 512
 
-// Compact rewrites the sealed packs of which less than half is alive: it copies their live records to the packs being
+// Compact rewrites the sealed packs of which less than half is alive, and those that are due (Deadline; one that is being
+// written is sealed first): it copies their live records to the packs being
 // written, lets the index name the copies, and removes a pack when no row names it and no reader holds it. The rows
 // decide, never the counts. A damaged record is reported and stays, with its pack. It may be stopped at any point by
 // ctx, or by a crash: what was moved is moved, and what is left is found again.
@@ -53,9 +59,23 @@ func (s *Store) Compact(ctx context.Context, ix Index) (Compacted, error) {
 	if err := s.removeOrphans(ctx, ix, &out); err != nil {
 		return out, fmt.Errorf("blob: compact: %w", err)
 	}
+	due := map[Segment]bool{}
+	if d, ok := ix.(Deadline); ok {
+		list, err := d.Due(ctx)
+		if err != nil {
+			return out, fmt.Errorf("blob: compact: %w", err)
+		}
+		for _, g := range list {
+			due[g] = true
+		}
+	}
 	for _, g := range s.table.sorted() {
 		info, ok := s.table.get(g)
-		if !ok || !info.sealed || info.stuck || info.inflight > 0 || info.live*2 >= info.end {
+		if ok && due[g] && !info.sealed {
+			s.writer(info.shard).endPack(g)
+			info, ok = s.table.get(g)
+		}
+		if !ok || !info.sealed || info.stuck || info.inflight > 0 || info.live*2 >= info.end && !due[g] {
 			continue
 		}
 		if err := s.compactPack(ctx, ix, g, info, &out); err != nil {

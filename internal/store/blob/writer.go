@@ -24,6 +24,7 @@ type writer struct {
 	queue   []*request
 	adopted *pack // from Recover, until run takes it
 	stopped bool
+	ending  []ending // packs to be sealed before anything else is written
 
 	pack  *pack // nil: none is open
 	group []*request
@@ -60,6 +61,29 @@ func (w *writer) submit(r *request) error {
 	return nil
 }
 
+// ending asks for a pack to be sealed.
+type ending struct {
+	g    Segment
+	done chan struct{} // closed when the pack is not written any more
+}
+
+// endPack has the pack sealed if it is still the one being written, and waits for it.
+func (w *writer) endPack(g Segment) {
+	e := ending{g, make(chan struct{})}
+	w.mu.Lock()
+	if w.stopped {
+		w.mu.Unlock()
+		return
+	}
+	w.ending = append(w.ending, e)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	<-e.done
+}
+
 // run serves requests until the store is closed.
 func (w *writer) run() {
 	var batch []*request
@@ -86,6 +110,13 @@ func (w *writer) take(spare []*request, stop bool) []*request {
 	if w.adopted != nil {
 		w.pack, w.adopted = w.adopted, nil
 	}
+	for _, e := range w.ending {
+		if w.pack != nil && w.pack.g == e.g {
+			w.seal()
+		}
+		close(e.done)
+	}
+	w.ending = nil
 	return batch
 }
 

@@ -18,7 +18,7 @@ type Opener func(tb testing.TB, dir string, clock func() time.Time) *store.Store
 
 // Run checks that a back-end keeps the contract of package store.
 func Run(t *testing.T, open Opener) {
-	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks} {
+	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks, keepChecks} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -269,7 +269,8 @@ func (h *harness) consistent(acct store.AccountID) {
 	h.equal("contents whose references are miscounted", h.number(`SELECT count(*) FROM blob AS b WHERE refs <>
 		(SELECT count(*) FROM message AS m WHERE m.blob_id = b.blob_id) + (SELECT count(*) FROM queue_message AS q WHERE q.blob_id = b.blob_id)`), 0)
 	h.equal("messages whose entries are miscounted", h.number(`SELECT count(*) FROM message AS m WHERE
-		(SELECT count(*) FROM entry AS e WHERE e.account_id = m.account_id AND e.message_id = m.message_id) <>
+		(SELECT count(*) FROM entry AS e WHERE e.account_id = m.account_id AND e.message_id = m.message_id) +
+		(SELECT count(*) FROM expunged_entry AS x WHERE x.account_id = m.account_id AND x.message_id = m.message_id) <>
 		COALESCE((SELECT s.entries FROM shared_message AS s WHERE s.account_id = m.account_id AND s.message_id = m.message_id), 1)`), 0)
 	h.equal("entries without message", h.number(`SELECT count(*) FROM entry AS e WHERE NOT EXISTS
 		(SELECT 1 FROM message AS m WHERE m.account_id = e.account_id AND m.message_id = e.message_id)`), 0)
