@@ -67,3 +67,18 @@ func FuzzOwnResults(f *testing.F) {
 		}
 	})
 }
+
+func FuzzClaimedAddresses(f *testing.F) {
+	f.Add([]byte(`"a\"" (c (d) @e) <f@g.test>, h @ i.test; =?x@y.test?=`))
+	f.Add([]byte(`(((((\`))
+	f.Add([]byte(`"\`))
+	f.Fuzz(func(t *testing.T, value []byte) {
+		got := claimedAddresses(append([]byte("boss@remote.test,"), value...))
+		if len(got) == 0 || got[0].String() != "boss@remote.test" {
+			t.Errorf("%q hides an address: %v", value, got)
+		}
+		if len(got) > maxAuthors+1 {
+			t.Errorf("%d addresses", len(got))
+		}
+	})
+}

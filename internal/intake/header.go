@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"context"
 	"strings"
 
@@ -58,21 +59,25 @@ func (t *Transaction) checkAuthors(ctx context.Context, field string, value []by
 	if len(list) > maxAuthors {
 		return smtp.Errorf(550, "5.6.0", "more than %d addresses in the %s field", maxAuthors, field)
 	}
-	found := 0
+	var authors []address.Address
 	for _, m := range list {
 		if m.Local == "" && m.Domain == "" {
 			continue // the name of a group
 		}
-		found++
-		local := m.Local
-		if strings.ContainsAny(local, "\r\n\x00") {
-			return smtp.Errorf(550, "5.6.0", "an address in the %s field is malformed", field)
-		}
 		domain, err := address.ParseDomain(m.Domain)
-		if err != nil {
+		if err != nil || strings.ContainsAny(m.Local, "\r\n\x00") {
 			return smtp.Errorf(550, "5.6.0", "an address in the %s field is malformed", field)
 		}
-		a := address.Address{Local: local, Domain: domain}
+		authors = append(authors, address.Address{Local: m.Local, Domain: domain})
+	}
+	if len(authors) == 0 {
+		return smtp.Errorf(550, "5.6.0", "the %s field has no address", field)
+	}
+	claims := claimedAddresses(value)
+	if len(claims) > maxAuthors {
+		return smtp.Errorf(550, "5.6.0", "more than %d addresses in the %s field", maxAuthors, field)
+	}
+	for _, a := range append(authors, claims...) {
 		owns, err := t.in.opts.Directory.Owns(ctx, t.peer.Identity.Account, a)
 		if err != nil {
 			return t.directoryFailed(err, a)
@@ -81,10 +86,55 @@ func (t *Transaction) checkAuthors(ctx context.Context, field string, value []by
 			return smtp.Errorf(550, "5.7.1", "<%s> in the %s field is not an address of yours to send as", a, field)
 		}
 	}
-	if found == 0 {
-		return smtp.Errorf(550, "5.6.0", "the %s field has no address", field)
-	}
 	return nil
+}
+
+// claimedAddresses lists what reads like an address anywhere in a field, outside of quoted strings and comments. In a
+// malformed field ("<a@here> <boss@here>") programs differ in which address they show: each must be the sender's own.
+func claimedAddresses(value []byte) []address.Address {
+	var out []address.Address
+	var word []byte
+	flush := func() {
+		if at := bytes.LastIndexByte(word, '@'); at > 0 && bytes.IndexByte(word[at:], '.') > 0 && !bytes.HasPrefix(word, []byte("=?")) {
+			if a, err := address.Parse(string(word)); err == nil {
+				out = append(out, a)
+			}
+		}
+		word = word[:0]
+	}
+	for len(value) > 0 && len(out) <= maxAuthors {
+		switch c := value[0]; {
+		case c == '(', isSpaceOctet(c):
+			value = skipComments(value)
+			if len(value) == 0 || value[0] != '@' && (len(word) == 0 || word[len(word)-1] != '@') {
+				flush()
+			}
+			continue
+		case c == '"':
+			end := 1
+			for end < len(value) && value[end] != '"' {
+				if value[end] == '\\' {
+					end++
+				}
+				end++
+			}
+			end = min(end+1, len(value))
+			if rest := skipComments(value[end:]); len(rest) > 0 && rest[0] == '@' {
+				word = append(word[:0], value[:end]...)
+			} else {
+				flush()
+			}
+			value = value[end:]
+			continue
+		case bytes.IndexByte([]byte("<>,;:"), c) >= 0:
+			flush()
+		default:
+			word = append(word, c)
+		}
+		value = value[1:]
+	}
+	flush()
+	return out
 }
 
 // checkLoop finds messages that go round: by the number of hops (RFC 5321, section 6.3), by the number of times that

@@ -311,6 +311,19 @@ func TestUsersSendOnlyAsThemselves(t *testing.T) {
 		"From: anna@example.test\r\nSender: a@x.test\r\nSender: b@x.test\r\n": "550 5.6.0",
 		"Subject: no author\r\n":                                              "550 5.6.0", "From:\r\n": "550 5.6.0", "From: undisclosed:;\r\n": "550 5.6.0",
 		"From: anna\r\n": "550 5.6.0",
+		// Programs differ in which address of these they show.
+		"From: <anna@example.test> <boss@remote.test>\r\n":                              "550 5.7.1",
+		"From: boss@remote.test <anna@example.test>\r\n":                                "550 5.7.1",
+		"From: anna@example.test <anna@example.test>\r\n":                               "250",
+		"From: \"boss@remote.test\" <anna@example.test>\r\n":                            "250",
+		"From: \"bo\"@example.test <anna@example.test>\r\n":                             "550 5.7.1",
+		"From: <anna@example.test> bo (x) @ example.test\r\n":                           "550 5.7.1",
+		"From: J@ne <anna@example.test> (boss@remote.test)\r\n":                         "250",
+		"From: =?utf-8?q?boss@remote.test?= <anna@example.test>\r\n":                    "250",
+		"From: <@far.test,@near.test:anna@example.test>\r\n":                            "250",
+		"From: <anna@example.test> (open boss@remote.test\r\n":                          "250",
+		"From: <anna@example.test> \"open boss@remote.test\r\n":                         "250",
+		"From: <anna@example.test>\r\n\tboss@remote.test\r\n":                           "550 5.7.1",
 		"From: " + strings.Repeat("anna@example.test, ", 200) + "anna@example.test\r\n": "550 5.6.0",
 	} {
 		_, err := h.send(t, h.user("anna"), from(t, "anna@example.test"), header+"Subject: s\r\n\r\nx\r\n", "bo@example.test")
