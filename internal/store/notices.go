@@ -29,6 +29,7 @@ type notices struct {
 	pending  []*notice
 	closed   bool
 	accounts map[AccountID]map[*notice]struct{}
+	all      map[*notice]struct{} // of any account
 	queue    map[*notice]struct{}
 }
 
@@ -36,6 +37,7 @@ func newNotices() *notices {
 	n := &notices{
 		done:     make(chan struct{}),
 		accounts: make(map[AccountID]map[*notice]struct{}),
+		all:      make(map[*notice]struct{}),
 		queue:    make(map[*notice]struct{}),
 	}
 	n.wake = sync.NewCond(&n.mu)
@@ -93,6 +95,9 @@ func (n *notices) accountChanged(a *account, changed []*index) {
 	for nt := range n.accounts[a.id] {
 		n.add(nt)
 	}
+	for nt := range n.all {
+		n.add(nt)
+	}
 	for _, ix := range changed {
 		n.addViews(ix)
 	}
@@ -141,21 +146,31 @@ func (s *Store) Watch(acct AccountID, notify func()) (stop func()) {
 	}
 }
 
+// WatchMessages has notify called after each commit that changes anything of any account, as Watch does for one.
+func (s *Store) WatchMessages(notify func()) (stop func()) {
+	return s.notices.watch(s.notices.all, notify)
+}
+
 // WatchQueue has notify called after each commit that puts something into the queue or makes something in it due. It is
 // called as Watch's is.
 func (s *Store) WatchQueue(notify func()) (stop func()) {
-	n, w := s.notices, newNotice(nil)
+	return s.notices.watch(s.notices.queue, notify)
+}
+
+// watch adds a callback to a set of the notices.
+func (n *notices) watch(set map[*notice]struct{}, notify func()) (stop func()) {
+	w := newNotice(nil)
 	w.fn = func() {
 		w.arm()
 		notify()
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.queue[w] = struct{}{}
+	set[w] = struct{}{}
 	return func() {
 		w.stop()
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		delete(n.queue, w)
+		delete(set, w)
 	}
 }

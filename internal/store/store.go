@@ -14,6 +14,7 @@ import (
 type Options struct {
 	DB           *Database // required; closed by Close
 	Blobs        BlobStore // required, not yet recovered; closed by Close
+	Search       Searcher  // an index of the text of messages, not yet started; closed by Close; nil for none
 	Clock        func() time.Time
 	Logger       *slog.Logger
 	IndexSize    int64 // octets of memory for the indexes of mailboxes that no View uses, 256 MiB
@@ -101,6 +102,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store: open: %w", err), s.reads.close())
 	}
+	s.startSearch()
 	go s.writer.run()
 	go s.notices.run()
 	return s, nil
@@ -109,7 +111,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Close finishes what waits to be written, and closes the database and the blob store. Views must be closed before.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
-		err := s.writer.close()
+		err := errors.Join(s.closeSearch(), s.writer.close())
 		s.notices.close()
 		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())
 	})

@@ -1,0 +1,200 @@
+// Package fts keeps the terms of messages in SQLite's FTS5, in a database file of its own, and follows the store behind
+// its commits. Nothing of mail hangs on it: the file may be deleted, lost or damaged, and is made anew in the background;
+// what it does not know yet is read.
+//
+// One goroutine writes. It reads the messages above the last one that it has indexed, in the order of their ids, and commits
+// their terms together with the new mark, so that a crash repeats at most one batch. While mail comes in it works half of
+// the time at most. DESIGN.md beside package search says why what it excludes can be believed.
+//
+//	idx, err := fts.New(fts.Options{Path: filepath.Join(dir, "search.db"), Pick: pick})
+//	s, err := store.Open(ctx, store.Options{Search: idx, ...}) // starts it; Close of the store ends it
+package fts
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing/internal/store"
+	"waxwing/internal/store/search"
+)
+
+// Options of New. Zero values mean the defaults given here.
+type Options struct {
+	Path string // of the database file; required
+	// Pick fills a document with the text of a message. It is called by one goroutine. Required.
+	Pick   func(d *search.Document, r io.ReaderAt, size int64) error
+	Logger *slog.Logger
+	Stem   bool // take the plural off English words
+
+	Clock      func() time.Time
+	Sleep      func(ctx context.Context, d time.Duration) // returns early when ctx ends
+	SweepEvery time.Duration                              // between two looks for messages that are gone, 1 h
+	Readers    int                                        // connections that answer searches, 4
+	MaxPages   int64                                      // the file refuses to grow beyond as many pages; 0: no bound
+	// Progress is called after each commit, by the goroutine that writes, with the number of messages that came in and the
+	// last one that is indexed. A commit that removes messages brings none in.
+	Progress func(messages int, upto store.MessageID)
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.SweepEvery == 0 {
+		o.SweepEvery = time.Hour
+	}
+	if o.Readers == 0 {
+		o.Readers = 4
+	}
+	if o.Progress == nil {
+		o.Progress = func(int, store.MessageID) {}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// Index is a store.Searcher. All methods may be called at the same time.
+type Index struct {
+	opts Options
+	log  *slog.Logger
+	src  store.SearchSource // set by Start
+	next store.MessageID    // set by Start: where ids began when the store was opened
+
+	wake   chan struct{} // of one element
+	stop   context.CancelFunc
+	unhook func()
+	done   chan struct{}
+
+	mu      sync.RWMutex // held for reading by searches, for writing while the database is opened, closed or discarded
+	db      *database    // nil while there is none
+	damaged atomic.Bool  // a search found the file damaged
+
+	goneMu sync.Mutex
+	gone   []store.MessageRef // purged, and still in the index
+	missed bool               // more were purged than gone holds
+
+	indexed  atomic.Int64 // messages, since Start
+	rebuilds atomic.Int64
+	upto     atomic.Int64
+	last     atomic.Int64
+	changes  atomic.Int64 // notices of the store
+	failure  atomic.Pointer[error]
+
+	closeOnce sync.Once
+
+	feed feed // of the goroutine
+}
+
+var _ store.Searcher = (*Index)(nil)
+
+// New makes an index that is not started. It touches no file.
+func New(o Options) (*Index, error) {
+	if o.Path == "" || o.Pick == nil {
+		return nil, errors.New("fts: path and pick are required")
+	}
+	o.setDefaults()
+	x := &Index{opts: o, log: o.Logger, wake: make(chan struct{}, 1)}
+	x.feed.doc.Analyzer = search.Analyzer{Stem: o.Stem}
+	return x, nil
+}
+
+// Start implements store.Searcher.
+func (x *Index) Start(src store.SearchSource, next store.MessageID) {
+	x.src, x.next = src, next
+	x.done = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	x.stop = cancel
+	x.unhook = src.WatchMessages(func() {
+		x.changes.Add(1)
+		x.poke()
+	})
+	go func() {
+		defer close(x.done)
+		x.run(ctx)
+	}()
+}
+
+// poke wakes the goroutine.
+func (x *Index) poke() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends the goroutine and closes the file. An index that was not started has neither.
+func (x *Index) Close() error {
+	var err error
+	x.closeOnce.Do(func() {
+		if x.stop == nil {
+			return
+		}
+		x.unhook()
+		x.stop()
+		<-x.done
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		err = x.db.close()
+		x.db = nil
+	})
+	return err
+}
+
+// Status is where the index stands.
+type Status struct {
+	Indexed  int64           // messages indexed since the start
+	Rebuilds int64           // how often the index was begun anew since the start
+	Upto     store.MessageID // the last message that is indexed
+	Last     store.MessageID // the last message there is
+	Err      error           // why nothing is indexed now, nil when all is well
+}
+
+// Lag is about how many messages are not indexed yet: ids that were skipped count.
+func (s Status) Lag() int64 { return max(0, int64(s.Last-s.Upto)) }
+
+// Status tells where the index stands.
+func (x *Index) Status() Status {
+	s := Status{
+		Indexed: x.indexed.Load(), Rebuilds: x.rebuilds.Load(),
+		Upto: store.MessageID(x.upto.Load()), Last: store.MessageID(x.last.Load()),
+	}
+	if err := x.failure.Load(); err != nil {
+		s.Err = *err
+	}
+	return s
+}
+
+// maxGone is how many purged messages are remembered; more are found by looking.
+const maxGone = 1 << 16
+
+// Purged tells of messages that are gone for good, so that their terms go soon. It does not block.
+func (x *Index) Purged(acct store.AccountID, ids []store.MessageID) {
+	x.goneMu.Lock()
+	for _, id := range ids {
+		if len(x.gone) >= maxGone {
+			x.missed = true
+			break
+		}
+		x.gone = append(x.gone, store.MessageRef{Account: acct, Message: id})
+	}
+	x.goneMu.Unlock()
+	x.poke()
+}
