@@ -7,6 +7,7 @@ packages="
 postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd
 swaks libio-socket-ssl-perl libnet-ssleay-perl
 curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3
+postgresql-15
 python3 iproute2 bsdutils gcc libc6-dev
 "
 
@@ -35,6 +36,11 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
 	made_policy=yes
 fi
 trap '[ -z "$made_policy" ] || rm -f /usr/sbin/policy-rc.d' EXIT
+# The tests make database clusters of their own: none is made, and none runs, because of the package.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+	mkdir -p /etc/postgresql-common
+	echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
+fi
 echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
 apt-get update -qq
 # shellcheck disable=SC2086

@@ -33,6 +33,9 @@ func (c *checker) config(cfg *Config) {
 	if cfg.DataDir == "" {
 		c.bad("data_dir", "must not be empty")
 	}
+	if (cfg.Store.Driver == Postgres) != (cfg.Store.DSNFile != "") {
+		c.bad("store.dsn_file", "belongs to the driver postgres: set both or neither")
+	}
 	for i, cert := range cfg.Certificates {
 		key := "certificate." + strconv.Itoa(i)
 		if cert.Cert == "" {

@@ -27,6 +27,7 @@ const FileName = "waxwing.toml"
 type Config struct {
 	Hostname     string        `toml:"hostname" doc:"Host name of this node as other servers see it: in greetings, EHLO, Received and Message-ID. A fully qualified domain name that resolves to this node."`
 	DataDir      string        `toml:"data_dir" doc:"Directory of the database, the message packs, the spool and the control socket. Relative to this file. Two servers on one directory are refused."`
+	Store        Store         `toml:"store" doc:"Where the rows of mailboxes, queue and directory are kept."`
 	Certificates []Certificate `toml:"certificate" doc:"TLS certificates. The first one serves clients that name no host or an unknown one; the others are chosen by the name that the client asks for (SNI)."`
 	Listeners    []Listener    `toml:"listener" doc:"Sockets that take connections."`
 	SMTP         SMTPServer    `toml:"smtp" doc:"The reception of mail from other servers."`
@@ -39,6 +40,21 @@ type Config struct {
 
 	// Path is the file that this configuration was read from, "" when it was not read from a file.
 	Path string `toml:"-"`
+}
+
+// Driver is the kind of database that holds the rows.
+type Driver string
+
+// The databases.
+const (
+	SQLite   Driver = "sqlite"   // embedded, in the data directory
+	Postgres Driver = "postgres" // a server of its own
+)
+
+// Store is where the rows are kept.
+type Store struct {
+	Driver  Driver `toml:"driver" oneof:"sqlite postgres" doc:"sqlite (embedded, in the data directory) or postgres."`
+	DSNFile string `toml:"dsn_file" doc:"File whose first line is the connection string of PostgreSQL, e.g. postgres://user:password@db.example.net/waxwing?sslmode=verify-full; readable by the server alone. Relative to this file. A server beyond loopback needs sslmode verify-full or verify-ca."`
 }
 
 // Certificate names the files of one certificate.
@@ -147,6 +163,7 @@ type Metrics struct {
 func Default() Config {
 	return Config{
 		DataDir: "data",
+		Store:   Store{Driver: SQLite},
 		DNS:     DNS{Timeout: Duration(5 * time.Second)},
 		Transport: Transport{
 			Port:           25,
@@ -214,6 +231,7 @@ func (c *Config) resolvePaths(dir string) {
 		c.Spool.Dir = filepath.Join(c.DataDir, "spool")
 	}
 	abs(&c.Spool.Dir)
+	abs(&c.Store.DSNFile)
 	for i := range c.Certificates {
 		abs(&c.Certificates[i].Cert)
 		abs(&c.Certificates[i].Key)

@@ -114,6 +114,9 @@ func (c *Config) Write(w io.Writer) error {
 	b.WriteString("# Domains, accounts and policies are settings, in the store: see `waxwing config`.\n\n")
 	fmt.Fprintf(&b, "hostname = %s # the name in greetings and Received; it must resolve to this node\n", quote(c.Hostname))
 	fmt.Fprintf(&b, "data_dir = %s\n", quote(c.DataDir))
+	if c.Store.Driver == Postgres {
+		fmt.Fprintf(&b, "\n[store]\ndriver = %s\ndsn_file = %s\n", quote(string(c.Store.Driver)), quote(c.Store.DSNFile))
+	}
 	for _, cert := range c.Certificates {
 		fmt.Fprintf(&b, "\n[[certificate]] # replaced files are taken up within a minute, or at once on SIGHUP\ncert = %s\nkey = %s\n", quote(cert.Cert), quote(cert.Key))
 	}

@@ -20,7 +20,6 @@ import (
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
-	"waxwing/internal/store/sqlite"
 )
 
 // The names in the data directory.
@@ -105,9 +104,9 @@ func userName(uid int) string {
 
 func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
 	log = log.With("part", "store")
-	db, err := sqlite.Open(ctx, filepath.Join(cfg.DataDir, databaseName), sqlite.Options{})
+	db, err := openDatabase(ctx, cfg, log)
 	if err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+		return nil, err
 	}
 	packs, err := blob.Open(blob.Options{
 		Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve),

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // counters are the account's own row.
@@ -54,6 +55,7 @@ type account struct {
 
 	ready chan struct{} // closed when it is loaded, or err is set
 	err   error
+	stale atomic.Bool // the rows may have changed since: the writer reads them before it does anything with the account
 
 	// Guarded by accounts.mu.
 	pins int

@@ -146,9 +146,9 @@ func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *T
 
 // settleAll tells the blob store what became of the contents.
 func (s *Store) settleAll(list []*settled, err error) {
-	if faultOf(err) == FaultFailed {
-		// A commit whose sync failed may show up after a restart: then its rows must find their contents. Nothing is written
-		// until then, and recovery counts again.
+	if f := faultOf(err); f == FaultFailed || f == FaultUnknown {
+		// A commit whose sync failed, or whose answer got lost, may show up later: then its rows must find their contents.
+		// They stay in flight until the next start, when recovery counts again.
 		return
 	}
 	for _, t := range list {

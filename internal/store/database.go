@@ -29,6 +29,8 @@ type Dialect interface {
 	Table(alias, param string) string
 	// Numbers makes the parameter of In and Table.
 	Numbers(n []int64) any
+	// State says what a failed statement left of a connection.
+	State(conn *sql.Conn) ConnState
 	// Fault says what kind of failure the driver's error is.
 	Fault(err error) Fault
 }
@@ -44,4 +46,16 @@ const (
 	FaultReadOnly       // writing was refused or failed; it may work later
 	FaultFailed         // a sync failed: what is on disk is unknown until the database is opened anew
 	FaultCorrupt        // damaged pages or a damaged row
+	FaultLost           // the connection broke; another can be opened, by and by
+	FaultRetry          // the database chose this transaction to give way to another: it may run again
+	FaultUnknown        // the connection broke during a commit: it may have been carried out or not
+)
+
+// ConnState is what is left of a connection.
+type ConnState uint8
+
+const (
+	ConnSound   ConnState = iota
+	ConnAborted           // the transaction can only be rolled back
+	ConnLost
 )

@@ -179,7 +179,9 @@ type event struct {
 	added    []record // ascending UIDs
 	flagged  []UID    // ascending; their flags become flags&keepFlags|setFlags, their keywords likewise
 	removed  []UID    // ascending
+	renewed  []record // ascending UIDs: entries as the rows have them, new ones or known ones; see refresh
 	keywords []string // when not nil, the keywords by number
+	refresh  bool     // read from the rows: what is known of it already does no harm
 
 	keepFlags, setFlags       Flags
 	keepKeywords, setKeywords uint64
@@ -227,6 +229,11 @@ func (ix *index) apply(e *event) {
 
 // change applies an event to the entries; ix.mu is held.
 func (ix *index) change(e *event) {
+	if e.refresh {
+		ix.renew(e.renewed, e.removed)
+		ix.modseq = max(ix.modseq, e.modseq)
+		return
+	}
 	for i := range e.added {
 		ix.gen.append(e.added[i])
 	}

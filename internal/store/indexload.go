@@ -131,12 +131,10 @@ func readEntriesFrom(q Querier, g *generation, acct AccountID, box MailboxID, fr
 	}
 	defer rows.Close()
 	var r record
-	var keywords int64
 	for rows.Next() {
-		if err := rows.Scan(&r.uid, &r.message, &r.flags, &keywords, &r.modseq, &r.size, &r.date, &r.saved); err != nil {
+		if err := r.scan(rows); err != nil {
 			return err
 		}
-		r.keywords = uint64(keywords)
 		g.append(r)
 	}
 	return rows.Err()

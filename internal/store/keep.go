@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -136,20 +137,13 @@ type keptBox struct {
 
 // keptBox looks whether the entries of a deleted mailbox are kept; nil when they aren't.
 func (w *work) keptBox(tx *Tx, box MailboxID) (*keptBox, error) {
-	rows, err := tx.Query(`SELECT deleted_at, actor FROM deleted_mailbox WHERE account_id = $1 AND mailbox_id = $2`, w.id, box)
+	k := &keptBox{}
+	err := tx.QueryRow(`SELECT deleted_at, actor FROM deleted_mailbox WHERE account_id = $1 AND mailbox_id = $2`, w.id, box).Scan(&k.at, &k.actor)
+	if errors.Is(err, sql.ErrNoRows) {
+		k, err = nil, nil
+	}
 	if err != nil {
 		return nil, err
-	}
-	defer rows.Close()
-	var k *keptBox
-	if rows.Next() {
-		k = &keptBox{}
-		if err := rows.Scan(&k.at, &k.actor); err != nil {
-			return nil, err
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, tx.failed(err)
 	}
 	if k == nil && w.counters.held { // the hold came between the deletion and its last step
 		k = &keptBox{at: tx.now.Unix(), actor: owner}

@@ -67,8 +67,8 @@ func (r *reads) with(ctx context.Context, fn func(q *reader) error) error {
 		c.conn, c.stmts = conn, make(map[string]*sql.Stmt)
 	}
 	err := fn(c)
-	if errors.Is(err, driver.ErrBadConn) {
-		err = errors.Join(err, c.close()) // the next call opens another
+	if err != nil && c.conn != nil && r.db.Dialect.State(c.conn) != ConnSound || errors.Is(err, driver.ErrBadConn) {
+		c.discard() // the next call opens another
 	}
 	return err
 }
@@ -85,7 +85,8 @@ func (c *reader) snapshot(fn func() error) (err error) {
 	defer func() {
 		if _, e := c.conn.ExecContext(c.ctx, "ROLLBACK"); e != nil {
 			// A connection that stays in its snapshot would show old rows for ever.
-			err = errors.Join(err, fmt.Errorf("store: end reading: %w", c.db.dbError(e)), c.close())
+			err = errors.Join(err, fmt.Errorf("store: end reading: %w", c.db.dbError(e)))
+			c.discard()
 		}
 	}()
 	return fn()
@@ -137,11 +138,25 @@ func (c *reader) each(scan func(rows *sql.Rows) error, query string, args ...any
 	return c.db.dbError(rows.Err())
 }
 
+// discard gives up a connection that broke, or whose transaction can't be ended; what closing it says is of no use.
+func (c *reader) discard() {
+	if c.conn == nil {
+		return
+	}
+	_ = c.conn.Raw(func(any) error { return driver.ErrBadConn }) // out of the pool
+	_ = c.conn.Close()
+	c.conn, c.stmts = nil, nil
+}
+
 func (c *reader) close() error {
 	if c.conn == nil {
 		return nil
 	}
 	var err error
+	if c.db.Dialect.State(c.conn) == ConnLost {
+		c.discard()
+		return nil
+	}
 	for _, st := range c.stmts {
 		err = errors.Join(err, st.Close())
 	}

@@ -20,6 +20,7 @@ type Querier interface {
 // Row is the result of QueryRow: sql.Row with this package's errors.
 type Row struct {
 	db  *Database
+	tx  *Tx // nil outside of a transaction that writes
 	row *sql.Row
 	err error
 }
@@ -32,6 +33,9 @@ func (r *Row) Scan(dest ...any) error {
 	err := r.row.Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return err
+	}
+	if r.tx != nil {
+		return r.tx.failed(err)
 	}
 	return r.db.dbError(err)
 }
@@ -91,7 +95,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *Row {
 	if err != nil {
 		return &Row{db: tx.s.db, err: tx.failed(err)}
 	}
-	return &Row{db: tx.s.db, row: st.QueryRowContext(context.Background(), args...)}
+	return &Row{db: tx.s.db, tx: tx, row: st.QueryRowContext(context.Background(), args...)}
 }
 
 // isSelect tells a statement that only reads: INSERT … RETURNING is a query too.
@@ -114,7 +118,7 @@ func (tx *Tx) failed(err error) error {
 	}
 	err = tx.s.db.dbError(err)
 	switch faultOf(err) {
-	case FaultFull, FaultReadOnly, FaultFailed, FaultBusy, FaultCorrupt:
+	case FaultFull, FaultReadOnly, FaultFailed, FaultBusy, FaultCorrupt, FaultLost, FaultRetry:
 		if tx.fault == nil {
 			tx.fault = tx.w.note(err)
 		}
@@ -127,6 +131,9 @@ func (tx *Tx) run(fn func(tx *Tx) error) error {
 	tx.wrote, tx.fault = false, nil
 	after := len(tx.after)
 	err := tx.call(fn)
+	if tx.fault == nil {
+		tx.fault = tx.w.broken(err)
+	}
 	if err == nil && tx.fault != nil {
 		err = tx.fault
 	}

@@ -43,6 +43,12 @@ func (tx *Tx) account(id AccountID) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.stale.Load() {
+		if err := tx.refresh(a); err != nil {
+			tx.s.accounts.unpin(a)
+			return nil, err
+		}
+	}
 	if a.gone { // only the writer sets it
 		tx.s.accounts.unpin(a)
 		return nil, fmt.Errorf("account %d: %w", id, ErrNotFound)

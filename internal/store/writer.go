@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -40,6 +39,7 @@ type writer struct {
 	failed error // set when a sync failed: nothing is written any more
 
 	inTx bool // a transaction is open; of the writer's goroutine
+	lost bool // the connection before this one broke; of the writer's goroutine
 }
 
 func newWriter(ctx context.Context, s *Store) (*writer, error) {
@@ -148,11 +148,7 @@ func (w *writer) close() error {
 	w.wake.Signal()
 	w.mu.Unlock()
 	<-w.done
-	var err error
-	for _, st := range w.stmts {
-		err = errors.Join(err, st.Close())
-	}
-	return errors.Join(err, w.conn.Close())
+	return w.disconnect()
 }
 
 func answer(ops []*op, err error) {
@@ -260,19 +256,40 @@ func (w *writer) begin() (*Tx, error) {
 	if err := w.failure(); err != nil {
 		return nil, err
 	}
-	if _, err := w.conn.ExecContext(context.Background(), w.s.db.Dialect.Begin()); err != nil {
-		return nil, fmt.Errorf("store: begin: %w", w.note(w.s.db.dbError(err)))
+	err := w.start()
+	if faultOf(err) == FaultLost {
+		err = w.start() // that the connection has broken long ago shows only now
+	}
+	if err != nil {
+		return nil, fmt.Errorf("store: begin: %w", w.note(err))
 	}
 	w.inTx = true
 	return &Tx{w: w, s: w.s, now: w.s.clock(), accounts: make(map[AccountID]*work)}, nil
 }
 
-func (w *writer) commit() error {
-	if _, err := w.conn.ExecContext(context.Background(), "COMMIT"); err != nil {
-		return fmt.Errorf("store: commit: %w", w.note(w.s.db.dbError(err)))
+// start opens a transaction, over a new connection when there is none.
+func (w *writer) start() error {
+	if err := w.connect(); err != nil {
+		return w.s.db.dbError(err)
 	}
-	w.inTx = false
-	return nil
+	_, err := w.conn.ExecContext(context.Background(), w.s.db.Dialect.Begin())
+	if err != nil && w.s.db.Dialect.State(w.conn) == ConnLost {
+		w.drop(err)
+	}
+	return w.s.db.dbError(err)
+}
+
+func (w *writer) commit() error {
+	_, err := w.conn.ExecContext(context.Background(), "COMMIT")
+	if err == nil {
+		w.inTx = false
+		return nil
+	}
+	if w.s.db.Dialect.State(w.conn) == ConnLost {
+		w.drop(err)
+		return fmt.Errorf("store: commit: %w", &faultError{fault: FaultUnknown, err: err})
+	}
+	return fmt.Errorf("store: commit: %w", w.note(w.s.db.dbError(err)))
 }
 
 // rollback ends a transaction without its changes. The database may have ended it by itself, after a full disk say; then
@@ -284,6 +301,9 @@ func (w *writer) rollback() {
 	w.inTx = false
 	if _, err := w.conn.ExecContext(context.Background(), "ROLLBACK"); err != nil {
 		w.s.log.Debug("store: rollback", "err", err)
+		if w.s.db.Dialect.State(w.conn) == ConnLost {
+			w.drop(err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"strconv"
@@ -40,6 +41,9 @@ func (dialect) Numbers(n []int64) any {
 	}
 	return string(append(b, ']'))
 }
+
+// State is always sound: a failed statement leaves the transaction open, and there is no connection that could break.
+func (dialect) State(*sql.Conn) store.ConnState { return store.ConnSound }
 
 func (dialect) Fault(err error) store.Fault {
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -123,12 +123,17 @@ func openPool(ctx context.Context, path string, pragmas []string, txlock string,
 	return db, nil
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
+// Migrations are the files of the schema, which the other back-ends translate.
+func Migrations() fs.FS {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		panic(err) // the name is a constant
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir)
+	return dir
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, Migrations())
 	if err != nil {
 		return err
 	}

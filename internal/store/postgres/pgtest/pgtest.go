@@ -1,0 +1,214 @@
+// Package pgtest runs a PostgreSQL server of its own for tests: Debian's, from make deps, over a socket in a directory
+// that nobody else reads, with fsync on as in production.
+//
+// It is for test code alone. A package's TestMain starts the server and ends it:
+//
+//	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m, &cluster)) }
+package pgtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Cluster is a PostgreSQL server.
+type Cluster struct {
+	bin, dir string
+	cred     *syscall.Credential // nil: as the user who runs the tests
+
+	server chan error // the outcome of the running server; nil while it is stopped
+	stop   func(sig os.Signal) error
+}
+
+// startTime bounds how long a server may take to start: a busy machine takes seconds.
+const startTime = 2 * time.Minute
+
+// Start makes a new cluster and starts its server.
+func Start() (c *Cluster, err error) {
+	c = &Cluster{}
+	if c.bin, err = binaries(); err != nil {
+		return nil, err
+	}
+	if c.dir, err = os.MkdirTemp("", "waxwing-pg-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(c.dir))
+		}
+	}()
+	if err := c.unprivileged(); err != nil {
+		return nil, err
+	}
+	cmd := c.command("initdb", "--pgdata", c.data(), "--username", "waxwing", "--auth", "trust", "--encoding", "UTF8",
+		"--locale", "C", "--no-sync")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return c, c.Run()
+}
+
+// binaries finds the newest PostgreSQL of Debian.
+func binaries() (string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(found) == 0 {
+		return "", errors.New("pgtest: PostgreSQL is not installed: run make deps")
+	}
+	return slices.MaxFunc(found, func(a, b string) int {
+		return version(a) - version(b)
+	}), nil
+}
+
+func version(bin string) int {
+	n, err := strconv.Atoi(filepath.Base(filepath.Dir(bin)))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// unprivileged has the server run as another user when the tests run as root: PostgreSQL refuses root.
+func (c *Cluster) unprivileged() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		return fmt.Errorf("pgtest: a user for the server: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return fmt.Errorf("pgtest: user id %s: %w", u.Uid, err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return fmt.Errorf("pgtest: group id %s: %w", u.Gid, err)
+	}
+	c.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	return os.Chown(c.dir, int(uid), int(gid))
+}
+
+func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
+
+func (c *Cluster) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(c.bin, name), args...)
+	cmd.Dir = c.dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.cred}
+	return cmd
+}
+
+// Run starts the server of a cluster that is stopped, and waits until it takes connections.
+func (c *Cluster) Run() error {
+	cmd := c.command("postgres", "-D", c.data(), "-k", c.dir, "-c", "listen_addresses=", "-c", "max_connections=300",
+		"-c", "shared_buffers=64MB", "-c", "fsync=on")
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	// The server must not outlive the tests, whatever ends them. The signal comes when the thread ends that started it.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	started := make(chan error)
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("pgtest: %w", err)
+	}
+	c.server, c.stop = ended, cmd.Process.Signal
+	if err := c.ready(); err != nil {
+		return errors.Join(fmt.Errorf("pgtest: %w: %s", err, log.String()), c.Stop())
+	}
+	return nil
+}
+
+// ready connects until it works.
+func (c *Cluster) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		conn, err := pgx.Connect(ctx, c.DSN(""))
+		if err == nil {
+			tick.Stop()
+			return conn.Close(ctx)
+		}
+		select {
+		case e := <-c.server:
+			c.server <- e
+			return errors.Join(err, e)
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// Stop ends the server as an administrator's restart does: sessions are broken off.
+func (c *Cluster) Stop() error { return c.end(os.Interrupt) }
+
+// Crash ends the server at once: it recovers from its log at the next start.
+func (c *Cluster) Crash() error { return c.end(syscall.SIGQUIT) }
+
+func (c *Cluster) end(sig os.Signal) error {
+	if c.server == nil {
+		return nil
+	}
+	err := c.stop(sig)
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	if e := <-c.server; sig == os.Interrupt { // an orderly end; after a crash the server says that it crashed
+		err = errors.Join(err, e)
+	}
+	c.server = nil
+	return err
+}
+
+// Close ends the server and removes the cluster.
+func (c *Cluster) Close() error { return errors.Join(c.Stop(), os.RemoveAll(c.dir)) }
+
+// DSN is the connection string of a schema, "" for the default one.
+func (c *Cluster) DSN(schema string) string {
+	dsn := "host=" + c.dir + " user=waxwing dbname=postgres"
+	if schema != "" {
+		dsn += " search_path=" + schema
+	}
+	return dsn
+}
+
+// Exec runs a statement in the database, past the store.
+func (c *Cluster) Exec(ctx context.Context, query string) error {
+	conn, err := pgx.Connect(ctx, c.DSN(""))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, query)
+	return errors.Join(err, conn.Close(ctx))
+}
+
+// Schema makes a schema unless it is there, and returns its connection string: to a store it is a database of its own.
+func (c *Cluster) Schema(tb testing.TB, name string) string {
+	tb.Helper()
+	if err := c.Exec(tb.Context(), `CREATE SCHEMA IF NOT EXISTS `+pgx.Identifier{name}.Sanitize()); err != nil {
+		tb.Fatal(err)
+	}
+	return c.DSN(name)
+}
