@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
-	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
+	"waxwing/internal/store/search"
 )
 
-// needle is a search string, folded as RFC 5051 (i;unicode-casemap) folds: title case, then compatibility
-// decomposition. Text is folded rune by rune in the same way, so that full and half width, composed and decomposed
-// letters are the same.
+// needle is a search string, folded by search.AppendFold. Text is folded in the same way, and so is what the index of
+// the store is made of.
 type needle struct {
 	folded []byte
 	ascii  bool
@@ -21,7 +19,7 @@ type needle struct {
 }
 
 func newNeedle(s string) *needle {
-	n := &needle{folded: appendFold(nil, []byte(s)), ascii: true}
+	n := &needle{folded: search.AppendFold(nil, []byte(s)), ascii: true}
 	best := 256
 	for i, c := range n.folded {
 		n.ascii = n.ascii && c < utf8.RuneSelf
@@ -128,7 +126,7 @@ func (n *needle) in(text, room []byte) (found bool, _ []byte) {
 	if n.ascii && n.inASCII(text) {
 		return true, room
 	}
-	room = appendFold(room[:0], text)
+	room = search.AppendFold(room[:0], text)
 	return bytes.Contains(room, n.folded), room
 }
 
@@ -142,9 +140,9 @@ func (n *needle) inReader(r io.Reader, room []byte) (found bool, _ []byte, err e
 		text := chunk[:held+got]
 		whole := len(text)
 		if err == nil {
-			whole -= unfinished(text)
+			whole -= search.Unfinished(text)
 		}
-		room = appendFold(room, text[:whole])
+		room = search.AppendFold(room, text[:whole])
 		if bytes.Contains(room, n.folded) {
 			return true, room, nil
 		}
@@ -159,20 +157,6 @@ func (n *needle) inReader(r io.Reader, room []byte) (found bool, _ []byte, err e
 			return false, room, err
 		}
 	}
-}
-
-// unfinished counts the octets at the end that begin a rune without ending it.
-func unfinished(b []byte) int {
-	for i := 1; i <= min(utf8.UTFMax-1, len(b)); i++ {
-		c := b[len(b)-i]
-		if utf8.RuneStart(c) {
-			if c >= utf8.RuneSelf && !utf8.FullRune(b[len(b)-i:]) {
-				return i
-			}
-			return 0
-		}
-	}
-	return 0
 }
 
 // isASCII looks at eight octets at a time: whole bodies are asked.
@@ -190,28 +174,3 @@ func isASCII(b []byte) bool {
 	}
 	return true
 }
-
-// appendFold folds UTF-8 text.
-func appendFold(dst, text []byte) []byte {
-	for i := 0; i < len(text); {
-		c := text[i]
-		if c < utf8.RuneSelf {
-			dst = append(dst, upperASCII(c))
-			i++
-			continue
-		}
-		r, size := utf8.DecodeRune(text[i:])
-		i += size
-		if isIdeograph(r) { // has neither case nor decomposition, and there is much of it
-			dst = utf8.AppendRune(dst, r)
-			continue
-		}
-		var buf [utf8.UTFMax]byte
-		n := utf8.EncodeRune(buf[:], unicode.ToTitle(r))
-		dst = norm.NFKD.Append(dst, buf[:n]...)
-	}
-	return dst
-}
-
-// isIdeograph tells the common Han ranges; the compatibility ideographs do decompose.
-func isIdeograph(r rune) bool { return r >= 0x3400 && r <= 0x9fff }

@@ -7,6 +7,8 @@ import (
 	"testing/iotest"
 
 	"pgregory.net/rapid"
+
+	"waxwing/internal/store/search"
 )
 
 func TestNeedles(t *testing.T) {
@@ -44,7 +46,7 @@ func TestNeedlesAgreeWithFoldedContains(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNeedle(rapid.StringMatching(`[aAbB \-é中]{1,5}`).Draw(t, "needle"))
 		text := []byte(rapid.StringMatching(`[aAbBcé中 \-]{0,60}`).Draw(t, "text"))
-		want := bytes.Contains(appendFold(nil, text), n.folded)
+		want := bytes.Contains(search.AppendFold(nil, text), n.folded)
 		if got, _ := n.in(text, nil); got != want {
 			t.Fatalf("%q in %q: got %v", n.folded, text, got)
 		}

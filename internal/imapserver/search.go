@@ -51,7 +51,11 @@ func (r *searchRequest) run(_ context.Context, s *session) (reply, error) {
 	defer cancel()
 	r.key.resolve(uint32(s.view.Len()), s.lastUID())
 	q := &searcher{searchRequest: r, s: s, ctx: ctx}
-	for _, rg := range r.candidates(s) {
+	ranges := r.candidates(s)
+	if ranges.count() >= narrowFrom {
+		q.narrow(&r.key)
+	}
+	for _, rg := range ranges {
 		if err := q.scan(int(rg.lo), int(rg.hi)); err != nil {
 			return reply{}, err
 		}
@@ -204,6 +208,10 @@ func (k *searchKey) judge(s *session, seq int, e *store.Entry) verdict {
 	case keyNot:
 		if v := k.kids[0].judge(s, seq, e); v != verdictMaybe {
 			return verdictYes - v
+		}
+	case keyHeader, keyBody, keyText:
+		if k.hits.Excludes(int64(e.Message)) {
+			return verdictNo
 		}
 	}
 	return verdictMaybe

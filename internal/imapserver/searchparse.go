@@ -8,6 +8,7 @@ import (
 
 	"waxwing/internal/message"
 	"waxwing/internal/store"
+	"waxwing/internal/store/search"
 )
 
 // searchOp is the kind of a search key.
@@ -42,7 +43,8 @@ type searchKey struct {
 	flag    store.Flags // keyFlag
 	text    string      // the keyword, the field's name in lower case
 	needle  *needle
-	number  uint64 // size, mod-sequence, day number
+	hits    *search.Hits // of keyHeader, keyBody, keyText: what the store's index leaves over
+	number  uint64       // size, mod-sequence, day number
 	set     numSet
 	kids    []searchKey
 	unknown string // a needle still to be converted from the command's charset

@@ -59,6 +59,12 @@ func (t *textSearch) decide(k *searchKey, e *fetchEntry) (bool, error) {
 	case keyNot:
 		hit, err := t.decide(&k.kids[0], e)
 		return !hit, err
+	case keyHeader, keyBody, keyText:
+		if k.hits.Excludes(int64(e.Message)) {
+			return false, nil
+		}
+	}
+	switch k.op {
 	case keyHeader:
 		return t.inField(k.text, k.needle)
 	case keyBefore, keyOn, keySince:
