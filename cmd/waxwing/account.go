@@ -120,7 +120,7 @@ func stateText(a control.Account) string {
 }
 
 type accountShow struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the account."`
 }
 
 func (c *accountShow) Run(s *session) error {
@@ -157,7 +157,7 @@ func (c *accountShow) Run(s *session) error {
 const timeFormat = "2006-01-02 15:04:05Z"
 
 type accountSet struct {
-	Address  string  `arg:""`
+	Address  string  `arg:"" help:"The address of the account."`
 	Name     *string `help:"Name of the person."`
 	Quota    *string `help:"Octets that the account may hold, e.g. 5GiB, or none." placeholder:"SIZE"`
 	Language *string `help:"en or zh." enum:"en,zh"`
@@ -165,6 +165,9 @@ type accountSet struct {
 }
 
 func (c *accountSet) Run(s *session) error {
+	if c.Name == nil && c.Quota == nil && c.Language == nil && c.Admin == nil {
+		return usagef("nothing to change: give --name, --quota, --language or --admin")
+	}
 	change := control.AccountChange{Address: c.Address, Name: c.Name, Language: c.Language, Admin: c.Admin}
 	if c.Quota != nil {
 		quota, err := parseQuota(*c.Quota)
@@ -184,13 +187,13 @@ func (c *accountSet) Run(s *session) error {
 }
 
 type accountSuspend struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the account."`
 }
 
 func (c *accountSuspend) Run(s *session) error { return suspend(s, c.Address, true) }
 
 type accountResume struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the account."`
 }
 
 func (c *accountResume) Run(s *session) error { return suspend(s, c.Address, false) }
@@ -206,7 +209,7 @@ func suspend(s *session, addr string, suspended bool) error {
 }
 
 type accountPassword struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the account."`
 	passwordFlag
 }
 
@@ -232,7 +235,7 @@ func (c *accountPassword) Run(s *session) error {
 }
 
 type accountDelete struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the account."`
 	Yes     bool   `help:"Really: the mail can't be brought back but from a backup or an export."`
 }
 

@@ -29,7 +29,7 @@ func (c *aliasAdd) Run(s *session) error {
 }
 
 type aliasSet struct {
-	Address string   `arg:""`
+	Address string   `arg:"" help:"The address of the alias."`
 	Targets []string `arg:"" help:"Where its mail goes."`
 }
 
@@ -72,7 +72,7 @@ func (c *aliasList) Run(s *session) error {
 }
 
 type aliasRemove struct {
-	Address string `arg:""`
+	Address string `arg:"" help:"The address of the alias."`
 }
 
 func (c *aliasRemove) Run(s *session) error {

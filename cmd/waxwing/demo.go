@@ -53,8 +53,30 @@ func (c *demoCommand) Run(s *session) error {
 		return err
 	}
 	var printed error
-	err = s.serve(cfg, func(server.Ready) { printed = s.printDemo(cfg, dir, accounts) })
+	ready := false
+	err = s.serve(cfg, func(server.Ready) {
+		ready = true
+		printed = s.printDemo(cfg, dir, accounts)
+	})
+	if !ready {
+		// A port was taken, say. The accounts are made, and their passwords are shown nowhere else.
+		printed = s.print(map[string]any{"directory": dir, "accounts": accounts}, func(p *printer) {
+			p.line("The accounts are made; the server could not be started. The same command tries again.")
+			printAccounts(p, accounts)
+		})
+	}
 	return errors.Join(err, printed)
+}
+
+// printAccounts shows the passwords of the accounts that this run has made.
+func printAccounts(p *printer, accounts []demoAccount) {
+	for _, a := range accounts {
+		password := a.Password
+		if password == "" {
+			password = "(shown when it was made; `waxwing account password` sets another)"
+		}
+		p.line(fmt.Sprintf("  %s\tpassword %s", a.Address, password))
+	}
 }
 
 // furnish makes the accounts that are missing, with their mail, and notes their passwords.
@@ -153,13 +175,7 @@ func (s *session) printDemo(cfg *config.Config, dir string, accounts []demoAccou
 		p.line("")
 		p.line("Waxwing is running. Accounts of " + demoDomain + ":")
 		p.line("")
-		for _, a := range accounts {
-			password := a.Password
-			if password == "" {
-				password = "(shown when it was made; `waxwing account password` sets another)"
-			}
-			p.line(fmt.Sprintf("  %s\tpassword %s", a.Address, password))
-		}
+		printAccounts(p, accounts)
 		p.line("")
 		p.line("Try it, in another terminal:")
 		p.line("")

@@ -44,7 +44,7 @@ func (c *domainList) Run(s *session) error {
 }
 
 type domainShow struct {
-	Name string `arg:""`
+	Name string `arg:"" help:"The domain."`
 }
 
 func (c *domainShow) Run(s *session) error {
@@ -74,13 +74,16 @@ func showDomain(p *printer, d control.Domain) {
 }
 
 type domainSet struct {
-	Name        string  `arg:""`
+	Name        string  `arg:"" help:"The domain."`
 	CatchAll    *string `help:"Address that takes mail for unknown ones; empty for none." placeholder:"ADDRESS"`
 	Postmaster  *string `help:"Account that gets postmaster@ and abuse@; empty for an administrator." placeholder:"ADDRESS"`
 	MaxAccounts *int    `help:"Accounts at most; 0 for no limit." placeholder:"N"`
 }
 
 func (c *domainSet) Run(s *session) error {
+	if c.CatchAll == nil && c.Postmaster == nil && c.MaxAccounts == nil {
+		return usagef("nothing to change: give --catch-all, --postmaster or --max-accounts")
+	}
 	return s.with(func(k control.Carrier) error {
 		d, err := control.DomainShow.Call(s.ctx, k, control.DomainRef{Name: c.Name})
 		if err != nil {
@@ -103,7 +106,7 @@ func (c *domainSet) Run(s *session) error {
 }
 
 type domainRemove struct {
-	Name string `arg:""`
+	Name string `arg:"" help:"The domain."`
 }
 
 func (c *domainRemove) Run(s *session) error {

@@ -117,6 +117,16 @@ type quietError struct{ code int }
 
 func (e quietError) Error() string { return "" }
 
+// refusedNow tells an error of the disk or of rights, wherever it comes from.
+func refusedNow(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.EMFILE, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // report prints an error and gives the exit code.
 func report(w io.Writer, asJSON bool, err error) int {
 	code, kind := exitFailed, control.KindOf(err)
@@ -130,14 +140,14 @@ func report(w io.Writer, asJSON bool, err error) int {
 		return quiet.code
 	case errors.As(err, &usage), errors.As(err, &problems):
 		code, kind = exitUsage, control.Invalid
+	case kind == control.Unavailable, refusedNow(err):
+		code, kind = exitUnavailable, control.Unavailable
 	case kind == control.Invalid:
 		code = exitUsage
 	case kind == control.NotFound:
 		code = exitNotFound
 	case kind == control.Conflict:
 		code = exitConflict
-	case kind == control.Unavailable:
-		code = exitUnavailable
 	}
 	if asJSON {
 		line, jerr := json.Marshal(map[string]any{"error": err.Error(), "kind": kind, "exit": code})

@@ -90,7 +90,7 @@ func shorten(s string, n int) string {
 }
 
 type queueShow struct {
-	ID int64 `arg:""`
+	ID int64 `arg:"" help:"The id that the list shows."`
 }
 
 func (c *queueShow) Run(s *session) error {

@@ -57,7 +57,7 @@ func Export(ctx context.Context, o ExportOptions) (Result, error) {
 		return Result{}, control.Errorf(control.Invalid, "export: format %q is not one of mbox, maildir", o.Format)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return Result{}, fmt.Errorf("export: %w", err)
+		return Result{}, control.Errorf(control.Unavailable, "export: %w", err)
 	}
 	e := &exporter{
 		run:  run{carrier: o.Carrier, account: o.Account, progress: o.Progress},
