@@ -109,18 +109,23 @@ func BenchmarkFetch(b *testing.B) {
 		{"search from", "SEARCH FROM nobody"},
 		{"search subject", "SEARCH SUBJECT nothing"},
 		{"search text", "SEARCH TEXT wonderland"},
-		{"store", "STORE 1:* FLAGS.SILENT (\\Seen)"},
-		{"store back", "STORE 1:* FLAGS.SILENT ()"},
+		{"store", "STORE 1:* +FLAGS.SILENT (\\Flagged)\nSTORE 1:* -FLAGS.SILENT (\\Flagged)"},
+		{"store replace", "STORE 1:* FLAGS.SILENT (\\Seen)\nSTORE 1:* FLAGS.SILENT ()"},
+		{"store aloud", "STORE 1:* +FLAGS (\\Flagged)\nSTORE 1:* -FLAGS (\\Flagged)"},
 		{"select", "SELECT INBOX"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			p := &peer{t: b, conn: p.conn, r: p.r, tag: p.tag + 1000}
-			p.drain(c.command)
+			commands := strings.Split(c.command, "\n") // those that change something alternate, so that each time there is a change
+			for _, command := range commands {
+				p.drain(command)
+			}
 			b.ReportAllocs()
 			var octets int64
-			b.ResetTimer()
+			n := 0
 			for b.Loop() {
-				octets = p.drain(c.command)
+				octets = p.drain(commands[n%len(commands)])
+				n++
 			}
 			b.SetBytes(octets)
 		})

@@ -32,7 +32,8 @@ type bodyReader struct {
 	header int64 // octets of the header, 0 when not known yet
 
 	buf    *[]byte // room for raw, from bodyPool
-	fields []byte  // room for picked fields
+	fields []byte  // room for the fields that are remembered
+	picked []byte  // room for the fields that a section asks for
 }
 
 var bodyPool = sync.Pool{New: func() any { b := make([]byte, 0, 32<<10); return &b }}
@@ -176,12 +177,23 @@ func (c *content) size() int64 {
 
 // section finds the octets of a section.
 func (r *bodyReader) section(sec *section) (content, error) {
+	if sec.listed && !r.inMemory() {
+		header, err := r.listHeader()
+		if err != nil {
+			return content{none: true}, err
+		}
+		return r.pick(sec, header), nil
+	}
 	from, to, exists, err := r.bounds(sec)
 	if err != nil || !exists {
 		return content{none: true}, err
 	}
 	if sec.kind == sectionFields || sec.kind == sectionFieldsNot {
-		return r.picked(sec, from, to)
+		header, err := r.headerBetween(from, to)
+		if err != nil {
+			return content{none: true}, err
+		}
+		return r.pick(sec, header), nil
 	}
 	from, to = sec.cut(from, to)
 	if !r.held {
@@ -241,20 +253,32 @@ func (r *bodyReader) partBounds(sec *section) (from, to int64, exists bool, err 
 	return from, to, true, nil
 }
 
-// picked gives the fields of a header that a section asks for, and the blank line.
-func (r *bodyReader) picked(sec *section, from, to int64) (content, error) {
-	var header []byte
+// headerBetween gives the octets of a header, as many as are held to pick fields from.
+func (r *bodyReader) headerBetween(from, to int64) ([]byte, error) {
 	if r.held {
-		header = r.raw[from:to]
-	} else {
-		header = make([]byte, min(to-from, maxHeaderHeld))
-		if _, err := r.blob.ReadAt(header, from); err != nil && !errors.Is(err, io.EOF) {
-			return content{}, err
-		}
+		return r.raw[from:to:to], nil
 	}
-	r.fields = appendFields(r.fields[:0], header, sec.fields, sec.kind == sectionFieldsNot)
-	lo, hi := sec.cut(0, int64(len(r.fields)))
-	return content{text: r.fields[lo:hi:hi]}, nil
+	header := make([]byte, min(to-from, maxHeaderHeld))
+	if _, err := r.blob.ReadAt(header, from); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return header, nil
+}
+
+// wholeHeader gives the message's own header.
+func (r *bodyReader) wholeHeader() ([]byte, error) {
+	n, err := r.headerSize()
+	if err != nil {
+		return nil, err
+	}
+	return r.headerBetween(0, min(n, r.size))
+}
+
+// pick takes the fields of a header that a section asks for, and the blank line.
+func (r *bodyReader) pick(sec *section, header []byte) content {
+	r.picked = appendFields(r.picked[:0], header, sec.fields, sec.kind == sectionFieldsNot)
+	lo, hi := sec.cut(0, int64(len(r.picked)))
+	return content{text: r.picked[lo:hi:hi]}
 }
 
 // appendFields copies the fields whose names are listed (or are not, with others), as they stand, and a blank line.

@@ -2,6 +2,7 @@ package imapserver
 
 import (
 	"context"
+	"slices"
 )
 
 // extension is a capability without a command of its own.
@@ -138,14 +139,12 @@ func (r *enableRequest) parse(p *parser) {
 }
 
 func (r *enableRequest) run(_ context.Context, s *session) (reply, error) {
-	b := append(s.scratch(), "* ENABLED"...)
-	for _, n := range r.names {
-		if n == "CONDSTORE" && !s.condstore {
-			s.enableCondstore()
-			b = append(b, " CONDSTORE"...)
-		}
+	if slices.Contains(r.names, "CONDSTORE") && !s.condstore {
+		s.put("* ENABLED CONDSTORE\r\n")
+		s.enableCondstore()
+		return reply{}, nil
 	}
-	s.write(append(b, '\r', '\n'))
+	s.put("* ENABLED\r\n")
 	return reply{}, nil
 }
 

@@ -44,6 +44,9 @@ func (r *fetchRequest) run(_ context.Context, s *session) (reply, error) {
 	if r.items&fetchModSeq != 0 {
 		s.enableCondstore()
 	}
+	if r.items&fetchFlags != 0 {
+		s.tellKeywords()
+	}
 	ctx, cancel := s.conn.WatchPeer(s.ctx)
 	defer cancel()
 	f := &fetcher{fetchRequest: r, s: s, ctx: ctx}

@@ -2,6 +2,7 @@ package imapserver
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,6 +61,7 @@ type section struct {
 	partial bool
 	offset  int64
 	count   int64
+	listed  bool   // only fields that are remembered
 	label   []byte // how the answer names it, ready to be written, with the space behind it
 }
 
@@ -232,6 +234,8 @@ var sectionWords = [...]string{
 }
 
 func (s *section) makeLabel() {
+	s.listed = len(s.path) == 0 && s.kind == sectionFields &&
+		!slices.ContainsFunc(s.fields, func(name string) bool { return !isListField(name) })
 	b := append(s.label, "BODY["...)
 	for i, n := range s.path {
 		if i > 0 {

@@ -122,28 +122,35 @@ func (r *storeRequest) run(ctx context.Context, s *session) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	r.report(s, set, before, failed)
+	r.report(s, set, failed, func(e *store.Entry) bool {
+		i, known := slices.BinarySearch(uids, e.UID)
+		return known && i < len(before) && r.surprising(e, before[i])
+	})
 	if len(failed) > 0 {
 		return r.modified(s, failed), nil
 	}
 	return reply{}, nil
 }
 
-// snapshot lists the UIDs of the set. For a silent STORE it also keeps what the client knows of each message: should
-// another session have changed one in between, the client could not tell what it holds now, and must hear of it.
-func (r *storeRequest) snapshot(s *session, set numSet) (uids []store.UID, before map[store.UID]store.Entry) {
-	if !r.silent {
+// knownFlags is what a client knows of one message's flags.
+type knownFlags struct {
+	flags    store.Flags
+	keywords []string
+}
+
+// snapshot lists the UIDs of the set. For a silent STORE it also gives what the client knows of each message: should
+// another session have changed one in between, the client could not tell what it holds now, and must hear of it. What
+// replaces all flags leaves no doubt.
+func (r *storeRequest) snapshot(s *session, set numSet) (uids []store.UID, before []knownFlags) {
+	if !r.silent || r.change.Op == store.FlagsSet {
 		return s.uids(set), nil
 	}
-	if r.change.Op != store.FlagsSet {
-		before = make(map[store.UID]store.Entry)
-	}
+	n := set.size()
+	uids, before = make([]store.UID, 0, n), make([]knownFlags, 0, n)
 	for _, rg := range set {
 		s.view.Entries(int(rg.lo), int(rg.hi), func(_ int, e *store.Entry) bool {
 			uids = append(uids, e.UID)
-			if before != nil {
-				before[e.UID] = *e
-			}
+			before = append(before, knownFlags{e.Flags, e.Keywords})
 			return true
 		})
 	}
@@ -152,12 +159,13 @@ func (r *storeRequest) snapshot(s *session, set numSet) (uids []store.UID, befor
 
 // report tells what a client must hear after STORE: every message of the set, or with .SILENT only the MODSEQ that the
 // client cannot know (RFC 7162, section 3.1.3) and surprises. The changes of other messages are told as ever.
-func (r *storeRequest) report(s *session, set numSet, before map[store.UID]store.Entry, failed []store.UID) {
+func (r *storeRequest) report(s *session, set numSet, failed []store.UID, surprise func(e *store.Entry) bool) {
 	u := s.view.Sync(false)
 	if u.Gone {
 		s.sendUpdate(&u, nil)
 		return
 	}
+	s.tellKeywords()
 	b := s.scratch()
 	if !r.silent || s.condstore {
 		for _, rg := range set {
@@ -166,7 +174,7 @@ func (r *storeRequest) report(s *session, set numSet, before map[store.UID]store
 					if _, missed := slices.BinarySearch(failed, e.UID); missed {
 						return true
 					}
-					if !r.silent || r.surprising(e, before) {
+					if !r.silent || surprise(e) {
 						b = s.appendFlagFetch(b, seq, e, r.uid || s.condstore)
 					} else {
 						b = appendModSeqFetch(b, seq, e)
@@ -186,17 +194,13 @@ func (r *storeRequest) report(s *session, set numSet, before map[store.UID]store
 			return false
 		}
 		e, alive := s.view.Entry(seq)
-		return alive && r.surprising(&e, before)
+		return alive && surprise(&e)
 	})
 }
 
 // surprising tells whether a message has other flags than those that the client must expect.
-func (r *storeRequest) surprising(e *store.Entry, before map[store.UID]store.Entry) bool {
-	old, known := before[e.UID]
-	if !known {
-		return false
-	}
-	flags, keywords := old.Flags, old.Keywords
+func (r *storeRequest) surprising(e *store.Entry, old knownFlags) bool {
+	flags, keywords := old.flags, old.keywords
 	has := func(list []string, k string) bool {
 		return slices.ContainsFunc(list, func(o string) bool { return strings.EqualFold(o, k) })
 	}

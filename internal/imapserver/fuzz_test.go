@@ -3,6 +3,7 @@ package imapserver
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -51,7 +52,7 @@ func fuzzSession(f *testing.F, how string) {
 		}()
 		out, err := io.ReadAll(p.r)
 		<-sent
-		if ne, timeout := err.(net.Error); timeout && ne.Timeout() {
+		if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 			t.Fatalf("no end after %q", out)
 		}
 		checkResponses(t, out, err)

@@ -85,10 +85,22 @@ func squeeze(pattern string) string {
 	return string(b)
 }
 
-// matchInbox matches as matchList does, with INBOX itself in any case.
+// matchInbox matches as matchList does, with INBOX in any case, also as the first level of a name, as canonicalName has it.
 func matchInbox(pattern, name string) bool {
-	if name != "INBOX" {
+	const inbox = "INBOX"
+	if !strings.HasPrefix(name, inbox) || len(name) > len(inbox) && name[len(inbox)] != separator {
 		return matchList(pattern, name)
 	}
-	return matchList(strings.ToUpper(pattern), name)
+	// What stands in the pattern before a wildcard or the separator is matched with INBOX, letter by letter.
+	first := strings.IndexAny(pattern, "*%/")
+	if first < 0 {
+		first = len(pattern)
+	}
+	if n := min(first, len(inbox)); strings.EqualFold(pattern[:n], inbox[:n]) {
+		pattern = inbox[:n] + pattern[n:]
+	}
+	if name == inbox {
+		pattern = strings.ToUpper(pattern)
+	}
+	return matchList(pattern, name)
 }

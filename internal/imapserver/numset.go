@@ -118,6 +118,14 @@ func (s numSet) contains(n uint32) bool {
 	return i < len(s) && s[i].lo <= n && n <= s[i].hi
 }
 
+// size counts the numbers of a resolved set.
+func (s numSet) size() (n int) {
+	for _, r := range s {
+		n += int(r.hi-r.lo) + 1
+	}
+	return n
+}
+
 // add appends n, which is larger than all numbers before it.
 func (s numSet) add(n uint32) numSet {
 	if k := len(s); k > 0 && s[k-1].hi+1 == n {

@@ -3,7 +3,9 @@ package imapserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -144,6 +146,13 @@ func (q *searcher) read() error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	work := func() {
+		defer func() {
+			// Like a session's own: a defect met in one message ends this session, not the server.
+			if p := recover(); p != nil {
+				err := fmt.Errorf("imapserver: panic in SEARCH: %v\n%s", p, debug.Stack())
+				failed.CompareAndSwap(nil, &err)
+			}
+		}()
 		t := newTextSearch(q.s, q.ctx)
 		defer t.close()
 		for failed.Load() == nil && q.ctx.Err() == nil {

@@ -82,25 +82,20 @@ func (t *textSearch) decide(k *searchKey, e *fetchEntry) (bool, error) {
 }
 
 // readHeader reads the message's header.
-func (t *textSearch) readHeader() error {
-	if t.header != nil {
-		return nil
+func (t *textSearch) readHeader() (err error) {
+	if t.header == nil {
+		t.header, err = t.body.wholeHeader()
 	}
-	n, err := t.body.headerSize()
-	if err != nil {
-		return err
+	return err
+}
+
+// headerWith gives a header that has all fields of one name: what is remembered of the message suffices for most names.
+func (t *textSearch) headerWith(name string) ([]byte, error) {
+	if isListField(name) && !t.body.inMemory() {
+		return t.body.listHeader()
 	}
-	n = min(n, t.body.size)
-	if t.body.held {
-		t.header = t.body.raw[:n:n]
-		return nil
-	}
-	t.header = make([]byte, min(n, maxHeaderHeld))
-	if _, err := t.body.blob.ReadAt(t.header, 0); err != nil && !errors.Is(err, io.EOF) {
-		t.header = nil
-		return err
-	}
-	return nil
+	err := t.readHeader()
+	return t.header, err
 }
 
 // fields calls fn with each field of a header until fn returns true.
@@ -125,10 +120,11 @@ func fields(header []byte, fn func(name, value []byte) bool) bool {
 
 // inField looks into the fields of one name. An empty needle asks whether the field is there (RFC 3501, section 6.4.4).
 func (t *textSearch) inField(name string, n *needle) (bool, error) {
-	if err := t.readHeader(); err != nil {
+	header, err := t.headerWith(name)
+	if err != nil {
 		return false, err
 	}
-	return fields(t.header, func(found, value []byte) bool {
+	return fields(header, func(found, value []byte) bool {
 		return len(found) == len(name) && equalFold(found, name) && t.inValue(value, n)
 	}), nil
 }
@@ -160,10 +156,11 @@ func unfold(dst, value []byte) []byte {
 
 // sentHolds decides SENTBEFORE, SENTON and SENTSINCE. A message without a readable Date has no sent date.
 func (t *textSearch) sentHolds(k *searchKey) (hit bool, err error) {
-	if err := t.readHeader(); err != nil {
+	header, err := t.headerWith("date")
+	if err != nil {
 		return false, err
 	}
-	fields(t.header, func(name, value []byte) bool {
+	fields(header, func(name, value []byte) bool {
 		if len(name) != len("date") || !equalFold(name, "date") {
 			return false
 		}
@@ -227,11 +224,8 @@ func (t *textSearch) inBody(n *needle) (bool, error) {
 
 // inRange looks into the header of a message inside.
 func (t *textSearch) inRange(from, to int64, n *needle) (bool, error) {
-	if t.body.held {
-		return t.inHeaderText(t.body.raw[from:to], n), nil
-	}
-	header := make([]byte, min(to-from, maxHeaderHeld))
-	if _, err := t.body.blob.ReadAt(header, from); err != nil && !errors.Is(err, io.EOF) {
+	header, err := t.body.headerBetween(from, to)
+	if err != nil {
 		return false, err
 	}
 	return t.inHeaderText(header, n), nil

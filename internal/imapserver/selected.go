@@ -29,7 +29,10 @@ func (r *selectRequest) parse(p *parser) {
 }
 
 func (r *selectRequest) run(ctx context.Context, s *session) (reply, error) {
-	// Whatever comes of it, the mailbox that was selected is so no more.
+	// Whatever comes of it, the mailbox that was selected is so no more (RFC 7162, section 3.2.11).
+	if s.view != nil {
+		s.put("* OK [CLOSED] Previous mailbox closed\r\n")
+	}
 	s.closeView()
 	s.state = authenticated
 	if r.condstore {
@@ -59,21 +62,11 @@ func (r *selectRequest) run(ctx context.Context, s *session) (reply, error) {
 func (s *session) announce() {
 	v := s.view
 	m := v.Mailbox()
-	s.exists = v.Len()
-	const all = store.Answered | store.Flagged | store.Deleted | store.Seen | store.Draft
-	keywords := v.Keywords()
-	b := append(s.scratch(), "* FLAGS "...)
-	b = appendFlags(b, all, keywords, false)
-	if s.readOnly {
-		b = append(b, "\r\n* OK [PERMANENTFLAGS ()] No flag can be changed\r\n* "...)
-	} else {
-		b = append(b, "\r\n* OK [PERMANENTFLAGS "...)
-		b = appendFlags(b, all, append(slices.Clip(keywords), `\*`), false)
-		b = append(b, "] Flags that stay\r\n* "...)
-	}
+	s.exists, s.recent = v.Len(), v.RecentCount()
+	b := append(s.appendFlagNames(s.scratch()), "* "...)
 	b = appendUint(b, s.exists)
 	b = append(b, " EXISTS\r\n* "...)
-	b = appendUint(b, v.RecentCount())
+	b = appendUint(b, s.recent)
 	b = append(b, " RECENT\r\n"...)
 	if first := v.FirstUnseen(); first > 0 {
 		b = append(b, "* OK [UNSEEN "...)
@@ -89,6 +82,28 @@ func (s *session) announce() {
 	s.write(append(b, "] Highest\r\n"...))
 }
 
+// appendFlagNames writes which flags there are in the selected mailbox, and which can be changed.
+func (s *session) appendFlagNames(b []byte) []byte {
+	const all = store.Answered | store.Flagged | store.Deleted | store.Seen | store.Draft
+	keywords := s.view.Keywords()
+	b = append(b, "* FLAGS "...)
+	b = appendFlags(b, all, keywords, false)
+	if s.readOnly {
+		return append(b, "\r\n* OK [PERMANENTFLAGS ()] No flag can be changed\r\n"...)
+	}
+	b = append(b, "\r\n* OK [PERMANENTFLAGS "...)
+	b = appendFlags(b, all, append(slices.Clip(keywords), `\*`), false)
+	return append(b, "] Flags that stay\r\n"...)
+}
+
+// tellKeywords tells the flags again when a keyword has come or gone, so that the client knows each before it meets it on
+// a message (RFC 3501, section 7.2.6).
+func (s *session) tellKeywords() {
+	if s.view.KeywordsChanged() {
+		s.write(s.appendFlagNames(s.scratch()))
+	}
+}
+
 // notice is called by the store, from any goroutine, when the mailbox has changed.
 func (s *session) notice() {
 	if s.idling.Load() {
@@ -99,7 +114,7 @@ func (s *session) notice() {
 func (s *session) closeView() {
 	if s.view != nil {
 		s.view.Close()
-		s.view, s.mbox, s.readOnly, s.exists = nil, 0, false, 0
+		s.view, s.mbox, s.readOnly, s.exists, s.recent = nil, 0, false, 0, 0
 	}
 }
 
@@ -130,6 +145,7 @@ func (s *session) sendUpdate(u *store.Update, show func(seq int) bool) {
 		s.ending = true
 		return
 	}
+	s.tellKeywords()
 	b := s.scratch()
 	for _, seq := range u.Expunged {
 		b = append(b, "* "...)
@@ -138,15 +154,22 @@ func (s *session) sendUpdate(u *store.Update, show func(seq int) bool) {
 		b = s.spill(b)
 	}
 	s.exists -= len(u.Expunged)
-	if u.Exists > s.exists || u.NewRecent > 0 {
+	recent := s.recent
+	if u.NewRecent > 0 || recent > 0 && len(u.Expunged) > 0 {
+		recent = s.view.RecentCount()
+	}
+	more := u.Exists > s.exists
+	if more {
 		b = append(b, "* "...)
 		b = appendUint(b, u.Exists)
 		b = append(b, " EXISTS\r\n"...)
+	}
+	if more || recent != s.recent {
 		b = append(b, "* "...)
-		b = appendUint(b, s.view.RecentCount())
+		b = appendUint(b, recent)
 		b = append(b, " RECENT\r\n"...)
 	}
-	s.exists = u.Exists
+	s.exists, s.recent = u.Exists, recent
 	for _, seq := range u.Changed {
 		if !show(seq) {
 			continue
@@ -271,7 +294,7 @@ func (s *session) lastUID() uint32 {
 // error of the client (RFC 3501, section 9: seq-number); a UID that is not there is none.
 func (s *session) sequences(set numSet, uid bool) (numSet, error) {
 	if !uid {
-		if n := s.view.Len(); set.largest() > uint32(n) {
+		if n := s.view.Len(); n == 0 || set.largest() > uint32(n) { // "*" too names no message in an empty mailbox
 			return nil, bad("No message with this sequence number")
 		}
 		return set.resolve(uint32(s.view.Len())), nil
@@ -288,11 +311,7 @@ func (s *session) sequences(set numSet, uid bool) (numSet, error) {
 
 // uids lists the UIDs at a resolved set of sequence numbers, ascending, those only that are still there.
 func (s *session) uids(set numSet) []store.UID {
-	n := 0
-	for _, r := range set {
-		n += int(r.hi-r.lo) + 1
-	}
-	uids := make([]store.UID, 0, n)
+	uids := make([]store.UID, 0, set.size())
 	for _, r := range set {
 		s.view.Entries(int(r.lo), int(r.hi), func(_ int, e *store.Entry) bool {
 			uids = append(uids, e.UID)

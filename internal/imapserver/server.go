@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/cache"
 	"waxwing/internal/store"
 	"waxwing/internal/wire"
 )
@@ -107,6 +108,7 @@ type Hooks struct {
 	Refused       func(reason string)                        // a connection: "sessions", "peer"
 	LoggedIn      func(mechanism string, ok bool)            // one try
 	Command       func(name, status string, d time.Duration) // name is from the command table, or "unknown"
+	Panic         func()                                     // a session ended by a defect of the server
 }
 
 // Options configure New. Store, Auth and Hostname are needed.
@@ -125,7 +127,8 @@ type Options struct {
 // Server serves IMAP sessions on any number of listeners.
 type Server struct {
 	opt       Options
-	announced []command // the rows of the command table with a capability, each capability once
+	headers   *cache.Cache[messageKey, []byte] // fields of listFields
+	announced []command                        // the rows of the command table with a capability, each capability once
 	ctx       context.Context
 	cancel    context.CancelFunc
 	closing   atomic.Bool
@@ -154,6 +157,7 @@ func New(opt Options) *Server {
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]struct{}),
 		perPeer:   make(map[netip.Addr]int),
+		headers:   cache.New[messageKey, []byte](headerMemory),
 	}
 	seen := make(map[string]bool)
 	for _, c := range commandList() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type session struct {
 	mbox     store.MailboxID
 	readOnly bool
 	exists   int // messages that the client was told of
+	recent   int // recent ones that the client was told of
 
 	idling atomic.Bool // a notice of the store may wake the connection
 }
@@ -113,6 +115,13 @@ func (s *session) run() {
 	s.ctx, cancel = context.WithCancel(s.srv.ctx)
 	s.timer = time.AfterFunc(s.srv.opt.Limits.TimeBefore, func() { _ = s.conn.Abort() })
 	defer func() {
+		// A defect of one session must not take the server down.
+		if p := recover(); p != nil {
+			s.log.Error("session ended by a panic", "panic", p, "stack", string(debug.Stack()))
+			if hooks.Panic != nil {
+				hooks.Panic()
+			}
+		}
 		s.timer.Stop()
 		s.closeView()
 		cancel()

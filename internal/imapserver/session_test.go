@@ -15,7 +15,35 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/auth"
 )
+
+// failing is an Authenticator with a defect.
+type failing struct{ Authenticator }
+
+func (failing) Password(context.Context, auth.Attempt, string, []byte) (*auth.Identity, error) {
+	panic("a defect")
+}
+
+func TestAPanicEndsOneSessionOnly(t *testing.T) {
+	t.Parallel()
+	panics := make(chan struct{}, 1)
+	r := newRig(t, func(o *Options) {
+		o.Auth = failing{o.Auth}
+		o.Hooks.Panic = func() { panics <- struct{}{} }
+	})
+	p := r.dial("tls")
+	p.line()
+	p.send("a LOGIN a b\r\n")
+	if _, err := p.r.ReadString('\n'); err == nil {
+		t.Error("the session went on")
+	}
+	<-panics
+	p = r.dial("tls")
+	p.line()
+	p.ok("NOOP")
+}
 
 func TestBeforeLoginEverythingIsBounded(t *testing.T) {
 	t.Parallel()

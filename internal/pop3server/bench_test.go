@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/cache"
+	"waxwing/internal/store"
 )
 
 // BenchmarkRetr fetches messages of 10 KB in one session over TLS, pipelined by 20.
@@ -66,7 +69,7 @@ func BenchmarkStat(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if fresh {
-					r.server.sizes = newSizeMemory(10)
+					r.server.sizes = cache.New[store.AccountID, knownSizes](sizesMemory)
 				}
 				nc := &script{in: bytes.NewReader([]byte("STAT\r\nQUIT\r\n"))}
 				s := r.server.newSession(nc, false)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 
 	"waxwing/internal/store"
 )
@@ -121,60 +120,30 @@ func (d *maildrop) exact(it *item) bool {
 	return d.sized && it.uid <= d.known && !odd
 }
 
-// rememberedAccounts bounds the memory of exact sizes: some 100 octets an account.
-const rememberedAccounts = 50_000
+// Bounds of the memory of exact sizes: all, about what an account takes, and each message in need of repair.
+const (
+	sizesMemory   = 8 << 20
+	sizesOverhead = 120
+	oddOctets     = 40
+)
 
 // maxOdd bounds the messages in need of repair that are remembered for one account.
 const maxOdd = 10_000
 
-// sizeMemory remembers of each account up to which UID of the INBOX messages were looked through, and which of them
-// needed repair. UIDs ascend and messages don't change, so what is known stays true. It keeps two generations: when the
-// young one is full it becomes the old one, and what is asked for moves over.
-type sizeMemory struct {
-	limit int
-
-	mu         sync.Mutex
-	young, old map[store.AccountID]knownSizes
-}
-
-// knownSizes is what is known of one INBOX. The map is never changed once it stands here.
+// knownSizes is what is known of one INBOX: up to which UID messages were looked through, and which of them needed repair.
+// UIDs ascend and messages don't change, so what is known stays true. The map is never changed once it is remembered.
 type knownSizes struct {
 	validity uint32
 	upTo     store.UID
 	odd      map[store.UID]int64 // octets as sent
 }
 
-func newSizeMemory(limit int) *sizeMemory {
-	return &sizeMemory{limit: limit, young: map[store.AccountID]knownSizes{}}
-}
-
-func (m *sizeMemory) get(acct store.AccountID, validity uint32) knownSizes {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	k, ok := m.young[acct]
-	if !ok {
-		if k, ok = m.old[acct]; ok {
-			m.set(acct, k)
-		}
+// knownSizes recalls what is known of an INBOX: nothing when it has another UIDVALIDITY.
+func (srv *Server) knownSizes(acct store.AccountID, validity uint32) knownSizes {
+	if k, ok := srv.sizes.Get(acct); ok && k.validity == validity {
+		return k
 	}
-	if !ok || k.validity != validity {
-		return knownSizes{validity: validity}
-	}
-	return k
-}
-
-func (m *sizeMemory) put(acct store.AccountID, k knownSizes) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.set(acct, k)
-}
-
-// set is put with the lock held.
-func (m *sizeMemory) set(acct store.AccountID, k knownSizes) {
-	if len(m.young) >= m.limit/2 {
-		m.old, m.young = m.young, make(map[store.AccountID]knownSizes)
-	}
-	m.young[acct] = k
+	return knownSizes{validity: validity}
 }
 
 // size makes the sizes of the maildrop exact: those that are remembered, and those of new messages by looking through
@@ -186,7 +155,7 @@ func (s *session) size() error {
 	}
 	ctx, cancel := s.conn.WatchPeer(s.ctx)
 	defer cancel()
-	k := s.srv.sizes.get(d.acct, d.mbox.UIDValidity)
+	k := s.srv.knownSizes(d.acct, d.mbox.UIDValidity)
 	odd := make(map[store.UID]int64)
 	upTo, budget := k.upTo, s.srv.opt.Limits.Verify
 	for i := range d.items {
@@ -215,7 +184,8 @@ func (s *session) size() error {
 		upTo = it.uid
 	}
 	if upTo > k.upTo {
-		s.srv.sizes.put(d.acct, knownSizes{validity: d.mbox.UIDValidity, upTo: upTo, odd: odd})
+		k = knownSizes{validity: d.mbox.UIDValidity, upTo: upTo, odd: odd}
+		s.srv.sizes.Put(d.acct, k, int64(sizesOverhead+len(odd)*oddOctets))
 	}
 	d.odd, d.known, d.sized = odd, upTo, true
 	d.octets = 0
@@ -293,12 +263,18 @@ func (s *session) loadIDs() error {
 	}
 	d.repeated = map[store.UID]bool{}
 	seen := make(map[string]bool, len(imported))
-	for _, it := range d.items { // of imported ids that are the same, the first keeps its own
-		id, ok := imported[it.id]
-		if ok && (!validID(id) || seen[id]) {
-			delete(imported, it.id)
+	for _, it := range d.items {
+		if _, ok := imported[it.id]; !ok && len(imported) > 0 {
+			seen[s.srv.opt.Store.GUID(d.acct, it.id)] = true // an import from a server like this one may bring the same
 		}
-		seen[id] = true
+	}
+	for _, it := range d.items { // of imported ids that are the same, the first keeps its own
+		if id, ok := imported[it.id]; ok {
+			if !validID(id) || seen[id] {
+				delete(imported, it.id)
+			}
+			seen[id] = true
+		}
 	}
 	if !slices.IsSortedFunc(d.items, func(a, b item) int { return cmpStrict(a.id, b.id) }) {
 		first := make(map[store.MessageID]bool, len(d.items))

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/cache"
 	"waxwing/internal/store"
 	"waxwing/internal/wire"
 )
@@ -141,7 +142,7 @@ type Options struct {
 // Server serves POP3 sessions on any number of listeners.
 type Server struct {
 	opt     Options
-	sizes   *sizeMemory
+	sizes   *cache.Cache[store.AccountID, knownSizes]
 	ctx     context.Context
 	cancel  context.CancelFunc
 	closing atomic.Bool
@@ -161,7 +162,7 @@ func New(opt Options) *Server {
 	}
 	srv := &Server{
 		opt:       opt,
-		sizes:     newSizeMemory(rememberedAccounts),
+		sizes:     cache.New[store.AccountID, knownSizes](sizesMemory),
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]struct{}),
 		perPeer:   make(map[netip.Addr]int),
@@ -173,7 +174,7 @@ func New(opt Options) *Server {
 // Serve takes connections from l until Shutdown or until l fails for good; it closes l. With implicitTLS each
 // connection begins with a handshake (RFC 8314, port 995).
 func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
-	defer l.Close() //nolint:errcheck // of a listener that is done with
+	defer l.Close()
 	if implicitTLS && srv.opt.TLS == nil {
 		return fmt.Errorf("pop3server: serve %s: implicit TLS without a TLS configuration", l.Addr())
 	}

@@ -70,6 +70,29 @@ func TestLargeMessagesAreStreamedExactly(t *testing.T) {
 	}
 }
 
+// TestAnImportedUIDLThatTheServerWouldGiveItself covers a move from one Waxwing to another: ids look alike there.
+func TestAnImportedUIDLThatTheServerWouldGiveItself(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	own := r.fill(letter(1))[0]
+	inbox, err := r.store.Mailbox(t.Context(), testAccount, "INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.store.Append(t.Context(), testAccount, inbox.ID, []store.NewMessage{
+		{Content: strings.NewReader(letter(2)), UIDL: r.store.GUID(testAccount, own.Message)},
+		{Content: strings.NewReader(letter(3)), UIDL: "from-afar"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body := r.dial("login").lines("UIDL")
+	lines := strings.Split(strings.TrimSpace(body), "\r\n")
+	if len(lines) != 3 || lines[0] != "1 "+r.store.GUID(testAccount, own.Message) || lines[1][2:] == lines[0][2:] || lines[2] != "3 from-afar" {
+		t.Errorf("ids %q", lines)
+	}
+}
+
 func TestUIDLsAreUniqueAndStable(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

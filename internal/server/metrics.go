@@ -107,6 +107,7 @@ func (m *metrics) imap() imapserver.Hooks {
 		SessionClosed: func() { m.session("imap", -1) },
 		Refused:       func(reason string) { m.refused.WithLabelValues("imap", reason).Inc() },
 		LoggedIn:      func(mechanism string, ok bool) { m.signIn("imap", mechanism, ok) },
+		Panic:         func() { m.panics.WithLabelValues("imap").Inc() },
 		Command: func(name, status string, d time.Duration) {
 			m.commands.WithLabelValues(name, status).Observe(d.Seconds())
 		},

@@ -354,6 +354,11 @@ func (tx *Tx) releaseMessages(acct AccountID, ids []MessageID) error {
 	if len(blobs) == 0 {
 		return nil
 	}
+	tx.AfterCommit(func() {
+		for _, id := range dead {
+			tx.s.summaries.Drop(messageKey{acct, MessageID(id)})
+		}
+	})
 	if purged := tx.s.opts.Purged; purged != nil {
 		tx.AfterCommit(func() { purged(acct, messageIDs(dead)) })
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // StoreFlags changes flags and keywords of the entries uids, which ascend, in one transaction. It returns those whose row
@@ -33,7 +34,7 @@ func (s *Store) StoreFlags(ctx context.Context, acct AccountID, mbox MailboxID, 
 const allFlags = Seen | Answered | Flagged | Deleted | Draft
 
 func (w *work) storeFlags(tx *Tx, b *workBox, set uidSet, ch FlagChange) (changed, failed []UID, err error) {
-	rows, err := w.rows(tx, b, set, "")
+	rows, err := w.flagRows(tx, b, set)
 	if err != nil || len(rows) == 0 {
 		return nil, nil, err
 	}
@@ -82,6 +83,61 @@ func (w *work) storeFlags(tx *Tx, b *workBox, set uidSet, ch FlagChange) (change
 	w.count(b, d)
 	w.events = append(w.events, e)
 	return changed, failed, nil
+}
+
+// flagRow is what a change of flags must know of an entry.
+type flagRow struct {
+	uid      UID
+	flags    Flags
+	keywords uint64
+	modseq   ModSeq
+}
+
+// flagRows gives the entries of a set. When the index has them it needs no query: the writer brings it up to each commit
+// before it runs anything else, so it holds what the rows hold unless this transaction has changed the mailbox already.
+func (w *work) flagRows(tx *Tx, b *workBox, set uidSet) ([]flagRow, error) {
+	if w.untouched(b.info.ID) {
+		if ix := w.acct.index(b.info.ID); ix != nil {
+			if rows, ok := ix.flagRows(set); ok {
+				return rows, nil
+			}
+		}
+	}
+	rows, err := w.rows(tx, b, set, "")
+	if err != nil {
+		return nil, err
+	}
+	out := make([]flagRow, len(rows))
+	for i := range rows {
+		out[i] = flagRow{rows[i].uid, rows[i].flags, rows[i].keywords, rows[i].modseq}
+	}
+	return out, nil
+}
+
+// untouched tells whether the transaction has not changed entries of a mailbox yet.
+func (w *work) untouched(id MailboxID) bool {
+	return w.acct != nil && !slices.ContainsFunc(w.events, func(e event) bool { return e.box == id })
+}
+
+// flagRows reads the entries of a set from memory; not ok when they are not loaded.
+func (ix *index) flagRows(set uidSet) (rows []flagRow, ok bool) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	if ix.gen == nil {
+		return nil, false
+	}
+	for _, r := range set {
+		first, end := ix.gen.find(r.lo), ix.gen.total
+		if r.hi < ^UID(0) {
+			end = ix.gen.find(r.hi + 1)
+		}
+		rows = slices.Grow(rows, max(end-first, 0))
+		for pos := first; pos < end; pos++ {
+			e := ix.gen.at(pos)
+			rows = append(rows, flagRow{e.uid, e.flags, e.keywords, e.modseq})
+		}
+	}
+	return rows, true
 }
 
 // changeSet gives the keyword set of a change. To remove a keyword that the mailbox doesn't know makes none known.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -17,29 +18,29 @@ import (
 const summaryBatch = 128
 
 // Summaries calls fn for the messages in the order of ids. A message that is gone is left out. So is one whose summary is
-// damaged: the others are still read, and the error at the end is ErrCorrupt. Envelope and BodyStructure are valid during
-// the call only. An error of fn ends it and is returned as it is. Nothing of the database is held while fn runs, so that it
-// may write to the network.
+// damaged: the others are still read, and the error at the end is ErrCorrupt. A Summary is shared with other callers: do not
+// change it. An error of fn ends it and is returned as it is. Nothing of the database is held while fn runs, so that it may
+// write to the network.
 func (s *Store) Summaries(ctx context.Context, acct AccountID, ids []MessageID, fn func(MessageID, *Summary) error) error {
 	b := summaryBatches.Get().(*summaryRows)
-	defer summaryBatches.Put(b)
+	defer b.release()
 	var damaged error
 	for len(ids) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n := min(summaryBatch, len(ids))
-		if err := s.readSummaries(ctx, acct, ids[:n], b); err != nil {
-			return fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+		if s.recallSummaries(acct, ids[:n], b); len(b.missing) > 0 {
+			if err := s.readSummaries(ctx, acct, b.missing, b); err != nil {
+				return fmt.Errorf("store: summaries of account %d: %w", acct, s.db.dbError(err))
+			}
+			damaged = errors.Join(damaged, s.decodeSummaries(acct, ids[:n], b))
 		}
-		for i := range b.rows {
-			id := b.rows[i].id
-			if err := decodeSummary(b.rows[i].data(b), &b.summary); err != nil {
-				s.log.Error("store: damaged summary", "account", acct, "message", id, "err", err)
-				damaged = errors.Join(damaged, fmt.Errorf("store: message %d of account %d: %w", id, acct, err))
+		for i, m := range b.found[:n] {
+			if m == nil {
 				continue
 			}
-			if err := fn(id, &b.summary); err != nil {
+			if err := fn(ids[i], m); err != nil {
 				return err
 			}
 		}
@@ -48,11 +49,58 @@ func (s *Store) Summaries(ctx context.Context, acct AccountID, ids []MessageID, 
 	return damaged
 }
 
+// messageKey names a message in the memory of summaries.
+type messageKey struct {
+	acct AccountID
+	id   MessageID
+}
+
+// recallSummaries takes what is remembered, and lists what is missing.
+func (s *Store) recallSummaries(acct AccountID, ids []MessageID, b *summaryRows) {
+	b.missing = b.missing[:0]
+	for i, id := range ids {
+		if b.found[i], _ = s.summaries.Get(messageKey{acct, id}); b.found[i] == nil {
+			b.missing = append(b.missing, id)
+		}
+	}
+}
+
+// summaryOverhead is about what a remembered summary takes beside its octets, which it holds up to twice.
+const summaryOverhead = 400
+
+// decodeSummaries puts the rows of a batch, which stand in the order of those that were missing, into their places.
+func (s *Store) decodeSummaries(acct AccountID, ids []MessageID, b *summaryRows) (damaged error) {
+	rows := b.rows
+	for i, id := range ids {
+		if b.found[i] != nil || len(rows) == 0 || rows[0].id != id {
+			continue // remembered, or gone
+		}
+		raw := bytes.Clone(rows[0].data(b))
+		rows = rows[1:]
+		m := new(Summary)
+		if err := decodeSummary(raw, m); err != nil {
+			s.log.Error("store: damaged summary", "account", acct, "message", id, "err", err)
+			damaged = errors.Join(damaged, fmt.Errorf("store: message %d of account %d: %w", id, acct, err))
+			continue
+		}
+		s.summaries.Put(messageKey{acct, id}, m, int64(2*len(raw)+summaryOverhead))
+		b.found[i] = m
+	}
+	return damaged
+}
+
 // summaryRows is a batch of encoded summaries: buf holds them all.
 type summaryRows struct {
 	buf     []byte
 	rows    []summaryRow
-	summary Summary
+	missing []MessageID // of a batch: those that must be read
+	found   [summaryBatch]*Summary
+}
+
+// release gives a batch back, without what it holds of others.
+func (r *summaryRows) release() {
+	clear(r.found[:])
+	summaryBatches.Put(r)
 }
 
 type summaryRow struct {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"waxwing/internal/cache"
 )
 
 // Options configures Open. Zero values mean the defaults given here.
@@ -18,6 +20,7 @@ type Options struct {
 	Clock        func() time.Time
 	Logger       *slog.Logger
 	IndexSize    int64 // octets of memory for the indexes of mailboxes that no View uses, 256 MiB
+	SummaryCache int64 // octets of memory for summaries that were read, about, 32 MiB
 	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
 	MaxMailboxes int   // mailboxes of one account, 10,000
 	Policy       Policy
@@ -36,6 +39,9 @@ func (o *Options) setDefaults() {
 	if o.IndexSize == 0 {
 		o.IndexSize = 256 << 20
 	}
+	if o.SummaryCache == 0 {
+		o.SummaryCache = 32 << 20
+	}
 	if o.MaxAccounts == 0 {
 		o.MaxAccounts = 10_000
 	}
@@ -52,16 +58,17 @@ type Store struct {
 	log   *slog.Logger
 	clock func() time.Time
 
-	reads    *reads
-	writer   *writer
-	ids      *ids // of the writer's goroutine
-	accounts *accounts
-	indexes  *indexes
-	notices  *notices
-	refs     *refs
-	policy   atomic.Pointer[Policy]
-	domains  *domains
-	loads    chan struct{} // bounds the mailboxes that are read into memory at the same time
+	reads     *reads
+	writer    *writer
+	ids       *ids // of the writer's goroutine
+	accounts  *accounts
+	indexes   *indexes
+	notices   *notices
+	refs      *refs
+	summaries *cache.Cache[messageKey, *Summary]
+	policy    atomic.Pointer[Policy]
+	domains   *domains
+	loads     chan struct{} // bounds the mailboxes that are read into memory at the same time
 
 	maildropMu sync.Mutex
 	maildrops  map[AccountID]struct{}
@@ -83,6 +90,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	s := &Store{
 		opts: opts, db: opts.DB, blobs: opts.Blobs, log: opts.Logger, clock: opts.Clock,
 		reads: newReads(opts.DB), indexes: newIndexes(opts.IndexSize), notices: newNotices(), refs: newRefs(maxRefs),
+		summaries: cache.New[messageKey, *Summary](opts.SummaryCache),
 		maildrops: make(map[AccountID]struct{}),
 	}
 	s.domains = &domains{s: s}

@@ -28,6 +28,8 @@ type View struct {
 	last   UID    // the highest UID that the session was ever told of
 	modseq ModSeq // changes up to here the session was told of
 	recent []uidRange
+
+	keywords []string // those of the mailbox when KeywordsChanged was last asked
 }
 
 // uidRange is a range of UIDs, with both ends.
@@ -79,6 +81,7 @@ func (s *Store) View(ctx context.Context, acct AccountID, mbox MailboxID, notify
 func (v *View) start() {
 	v.gen, v.n = v.ix.gen, v.ix.gen.total
 	v.last, v.modseq = v.gen.last(), v.ix.modseq
+	v.keywords = v.ix.keywords
 }
 
 // claim takes the entries above after that no session has been told of as recent ones of this session (RFC 3501, section
@@ -141,6 +144,20 @@ func (v *View) Keywords() []string {
 	v.ix.mu.RLock()
 	defer v.ix.mu.RUnlock()
 	return namesOf(v.ix.keywords, ^uint64(0))
+}
+
+// KeywordsChanged tells whether the mailbox has learnt or forgotten keywords since it was last asked, or opened.
+func (v *View) KeywordsChanged() bool {
+	if v.ix == nil {
+		return false
+	}
+	v.ix.mu.RLock()
+	now := v.ix.keywords
+	v.ix.mu.RUnlock()
+	// The list is never changed in place: another one is a change.
+	same := len(now) == len(v.keywords) && (len(now) == 0 || &now[0] == &v.keywords[0])
+	v.keywords = now
+	return !same
 }
 
 // Len is the number of messages, EXISTS.

@@ -189,6 +189,18 @@ func summaryOrder(h *harness) {
 		return nil
 	})
 	h.equal("stopped", []any{n, err}, []any{3, stop})
+	// All were read before, and may be remembered: what is deleted is not.
+	var uids []store.UID
+	for _, e := range h.entries(in)[:200] {
+		uids = append(uids, e.UID)
+	}
+	h.expunge(in, uids...)
+	n = 0
+	h.ok(h.s.Summaries(h.Context(), 1, ids, func(id store.MessageID, _ *store.Summary) error {
+		n++
+		return nil
+	}))
+	h.equal("after a deletion", n, 200)
 }
 
 func damagedSummary(h *harness) {
