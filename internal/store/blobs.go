@@ -92,7 +92,7 @@ func (s *Store) putContent(ctx context.Context, t *settled) error {
 // findContent looks for a committed row with this content.
 func (s *Store) findContent(ctx context.Context, sum blob.ID) (blob.Ref, bool, error) {
 	var ref blob.Ref
-	err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`,
+	err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length, hash_key FROM blob WHERE hash_key = $1 AND hash = $2`,
 		hashKey(sum), sum[:])
 	if errors.Is(err, sql.ErrNoRows) {
 		return ref, false, nil
@@ -103,9 +103,9 @@ func (s *Store) findContent(ctx context.Context, sum blob.ID) (blob.Ref, bool, e
 	return ref, true, nil
 }
 
-// scanRef is where the columns segment, place, stored and length go.
+// scanRef is where the columns segment, place, stored, length and hash_key go.
 func scanRef(ref *blob.Ref) []any {
-	return []any{&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len}
+	return []any{&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len, &ref.Sum}
 }
 
 // checkContent reads a record to its end.

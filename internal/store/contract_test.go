@@ -14,3 +14,10 @@ func TestContractOnSQLiteAndPacks(t *testing.T) {
 		return storetest.Open(tb, dir, clock)
 	})
 }
+
+func TestContractOnSQLiteAndEncryptedPacks(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(tb testing.TB, dir string, clock func() time.Time) *store.Store {
+		return storetest.OpenEncrypted(tb, dir, clock)
+	})
+}

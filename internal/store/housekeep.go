@@ -154,6 +154,7 @@ func (c compaction) Rows(ctx context.Context, g blob.Segment, from int64, limit 
 			return err
 		}
 		copy(l.ID[:], hash)
+		l.Ref.Sum = hashKey(l.ID)
 		out = append(out, l)
 		return nil
 	}, `SELECT hash, place, stored, length FROM blob WHERE segment = $1 AND place >= $2 ORDER BY place LIMIT $3`, int64(g), from, limit)

@@ -219,7 +219,7 @@ func (s *Store) atRef(ctx context.Context, acct AccountID, id MessageID, fn func
 
 func (s *Store) findMessage(ctx context.Context, acct AccountID, id MessageID) (blob.Ref, error) {
 	var ref blob.Ref
-	err := s.reads.row(ctx, scanRef(&ref), `SELECT b.segment, b.place, b.stored, b.length
+	err := s.reads.row(ctx, scanRef(&ref), `SELECT b.segment, b.place, b.stored, b.length, b.hash_key
 		FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id WHERE m.account_id = $1 AND m.message_id = $2`, acct, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ref, ErrNotFound
@@ -259,7 +259,7 @@ func (s *Store) prefetch(ctx context.Context, acct AccountID, ids []MessageID) e
 		}
 		s.refs.put(acct, id, ref)
 		return nil
-	}, `SELECT m.message_id, b.segment, b.place, b.stored, b.length FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id
+	}, `SELECT m.message_id, b.segment, b.place, b.stored, b.length, b.hash_key FROM message AS m JOIN blob AS b ON b.blob_id = m.blob_id
 		WHERE m.account_id = $1 AND `+d.In("m.message_id", "$2"), acct, d.Numbers(list))
 }
 
@@ -267,7 +267,7 @@ func (s *Store) prefetch(ctx context.Context, acct AccountID, ids []MessageID) e
 func (s *Store) OpenBlobID(ctx context.Context, blobID int64) (Blob, error) {
 	for range 3 {
 		var ref blob.Ref
-		err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length FROM blob WHERE blob_id = $1`, blobID)
+		err := s.reads.row(ctx, scanRef(&ref), `SELECT segment, place, stored, length, hash_key FROM blob WHERE blob_id = $1`, blobID)
 		if errors.Is(err, sql.ErrNoRows) {
 			err = ErrNotFound
 		}

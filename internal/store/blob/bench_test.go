@@ -3,6 +3,7 @@ package blob
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
 	"os"
@@ -17,7 +18,14 @@ import (
 
 // TestReadIntoDoesNotAllocate is the budget of the hot path of FETCH and RETR.
 func TestReadIntoDoesNotAllocate(t *testing.T) {
-	s := open(t, Options{Dir: t.TempDir(), Reserve: -1})
+	for _, m := range []mode{{false}, {true}} {
+		readIntoDoesNotAllocate(t, m)
+	}
+}
+
+func readIntoDoesNotAllocate(t *testing.T, m mode) {
+	t.Helper()
+	s := open(t, m.with(t, Options{Dir: t.TempDir(), Reserve: -1}))
 	for name, content := range map[string][]byte{"raw": random(1, 10_000), "compressed": words(1, 40_000)} {
 		ref := put(t, s, 0, content)
 		buf := make([]byte, ref.BufferSize())
@@ -28,7 +36,7 @@ func TestReadIntoDoesNotAllocate(t *testing.T) {
 			}
 		})
 		if n > 0 && !raceEnabled {
-			t.Errorf("%s: %v allocations", name, n)
+			t.Errorf("%s, %+v: %v allocations", name, m, n)
 		}
 	}
 }
@@ -47,7 +55,7 @@ func (e endless) ReadAt(p []byte, off int64) (int, error) {
 
 // TestLargeContentIsNotHeldInMemory puts and checks 48 MiB with little allocation in all.
 func TestLargeContentIsNotHeldInMemory(t *testing.T) {
-	s := open(t, Options{Dir: t.TempDir(), Reserve: -1})
+	s := open(t, mode{true}.with(t, Options{Dir: t.TempDir(), Reserve: -1}))
 	var before, after runtime.MemStats
 	c := endless{48 << 20}
 	runtime.ReadMemStats(&before)
@@ -106,13 +114,14 @@ func inFlight(b *testing.B, put func(i int64) error) {
 // BenchmarkPut stores 10 KB contents from 32 goroutines, each durable before the next of its goroutine.
 func BenchmarkPut(b *testing.B) {
 	for _, writers := range []int{1, 2} {
-		b.Run(fmt.Sprint("writers", writers), func(b *testing.B) { benchmarkPut(b, writers) })
+		b.Run(fmt.Sprint("plain/writers", writers), func(b *testing.B) { benchmarkPut(b, mode{false}, writers) })
+		b.Run(fmt.Sprint("encrypted/writers", writers), func(b *testing.B) { benchmarkPut(b, mode{true}, writers) })
 	}
 }
 
-func benchmarkPut(b *testing.B, writers int) {
+func benchmarkPut(b *testing.B, m mode, writers int) {
 	b.Helper()
-	s := open(b, Options{Dir: b.TempDir(), Writers: writers})
+	s := open(b, m.with(b, Options{Dir: b.TempDir(), Writers: writers}))
 	content := random(1, 10_000)
 	sum := sha256.Sum256(content)
 	inFlight(b, func(i int64) error {
@@ -191,7 +200,13 @@ func BenchmarkBareAppend(b *testing.B) {
 }
 
 func BenchmarkReadInto(b *testing.B) {
-	s := open(b, Options{Dir: b.TempDir()})
+	b.Run("plain", func(b *testing.B) { benchmarkReadInto(b, mode{false}) })
+	b.Run("encrypted", func(b *testing.B) { benchmarkReadInto(b, mode{true}) })
+}
+
+func benchmarkReadInto(b *testing.B, m mode) {
+	b.Helper()
+	s := open(b, m.with(b, Options{Dir: b.TempDir()}))
 	for name, content := range map[string][]byte{"raw10KB": random(1, 10_000), "compressed40KB": words(1, 40_000)} {
 		b.Run(name, func(b *testing.B) {
 			ref := put(b, s, 0, content)
@@ -211,7 +226,7 @@ func BenchmarkReadInto(b *testing.B) {
 }
 
 func BenchmarkEncode(b *testing.B) {
-	c, err := newCodec()
+	c, err := newCodec(rand.Reader)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -221,7 +236,7 @@ func BenchmarkEncode(b *testing.B) {
 			b.SetBytes(int64(len(content)))
 			r := bytes.NewReader(content)
 			for b.Loop() {
-				e, err := c.encode(r, int64(len(content)), ID{})
+				e, err := c.encode(r, int64(len(content)), ID{}, nil)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -10,13 +10,16 @@
 //	...
 //	buf, err = s.ReadInto(ref, buf[:0])
 //
-// The format on disk, the invariants and the roads not taken stand in DESIGN.md. Encryption at rest is prepared (a key
-// id and a nonce in each record) but not here yet: an encrypted record is ErrEncrypted.
+// With Keys the records are encrypted, each block by itself; without the key of a record it is ErrEncrypted. Checksums
+// cover what is stored, so that damage is found without keys.
+//
+// The format on disk, the invariants and the roads not taken stand in DESIGN.md.
 package blob
 
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +45,7 @@ var (
 	ErrCorrupt = errors.New("blob: content is damaged")
 	// ErrGone means that the segment does not exist: it was compacted after the Ref was read. Look the Ref up again.
 	ErrGone = errors.New("blob: segment is gone")
-	// ErrEncrypted means a record that this version can't decrypt.
+	// ErrEncrypted means a record under a key that the store was not given.
 	ErrEncrypted = errors.New("blob: record is encrypted")
 	// ErrNotRecovered means a Put before Recover.
 	ErrNotRecovered = errors.New("blob: not recovered yet")
@@ -52,6 +55,9 @@ var (
 
 // ID is the SHA-256 of a content.
 type ID [32]byte
+
+// prefix is what a Ref holds of the ID.
+func (id ID) prefix() int64 { return int64(binary.BigEndian.Uint64(id[:8])) }
 
 // Segment numbers a file of the store. Numbers ascend and are never used again.
 type Segment uint32
@@ -75,6 +81,7 @@ type Ref struct {
 	Offset    int64 // of the record in the segment
 	StoredLen int64 // octets that the record takes on disk, with its overhead
 	Len       int64 // octets of the content
+	Sum       int64 // the first 8 octets of its ID, big-endian: an encrypted record opens for no other
 }
 
 // End is the offset after the record.
@@ -94,7 +101,8 @@ type Options struct {
 	Dir    string           // made if missing; one Store at a time
 	Logger *slog.Logger     // none
 	Clock  func() time.Time // time.Now
-	Rand   io.Reader        // crypto/rand: markers of segments
+	Rand   io.Reader        // crypto/rand: markers of segments, nonces; read by several goroutines at the same time
+	Keys   Keys             // none: new records are not encrypted
 	// Reserve is the free space in octets that is left alone, 64 MiB. Negative: none.
 	Reserve int64
 
@@ -158,8 +166,16 @@ type Store struct {
 	// ctx ends with Close: waiting Puts give up.
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // the writers' goroutines
-	calls  sync.WaitGroup // Puts of large contents under way
+
+	// sealing counts the records on their way by their key.
+	sealing struct {
+		mu    sync.Mutex
+		users map[uint32]int
+		large map[Segment]uint32 // of those, large contents that are not settled
+	}
+
+	wg    sync.WaitGroup // the writers' goroutines
+	calls sync.WaitGroup // Puts of large contents under way
 
 	mu        sync.Mutex // guards what follows
 	recovered bool
@@ -173,6 +189,7 @@ type Store struct {
 func Open(o Options) (*Store, error) {
 	o.setDefaults()
 	s := &Store{opt: o}
+	s.sealing.users, s.sealing.large = map[uint32]int{}, map[Segment]uint32{}
 	for _, dir := range []string{s.dir(0), s.dir(largeBit)} {
 		if err := o.FS.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("blob: open %s: %w", o.Dir, err)
@@ -199,6 +216,9 @@ func Open(o Options) (*Store, error) {
 
 // load reads what segments there are, and removes what a crash left unfinished.
 func (s *Store) load() error {
+	if err := errors.Join(s.removeUnfinished(0), s.removeUnfinished(largeBit)); err != nil {
+		return err
+	}
 	packs, err := s.list(0)
 	if err != nil {
 		return err
@@ -207,7 +227,7 @@ func (s *Store) load() error {
 	if err != nil {
 		return err
 	}
-	if s.codec, err = newCodec(); err != nil {
+	if s.codec, err = newCodec(s.opt.Rand); err != nil {
 		return err
 	}
 	s.files = newFileCache(s.openSegment, s.opt.OpenFiles)
@@ -335,7 +355,7 @@ func (s *Store) path(g Segment) string {
 	return filepath.Join(s.dir(g), fmt.Sprintf("%08x.blob", uint32(g&^largeBit)))
 }
 
-// list returns the segments of one kind in ascending order, and removes unfinished files.
+// list returns the segments of one kind in ascending order.
 func (s *Store) list(kind Segment) ([]Segment, error) {
 	entries, err := s.opt.FS.ReadDir(s.dir(kind))
 	if err != nil {
@@ -343,18 +363,28 @@ func (s *Store) list(kind Segment) ([]Segment, error) {
 	}
 	var found []Segment
 	for _, e := range entries { // ReadDir sorts by name, and names sort as their numbers
-		name := e.Name()
-		if filepath.Ext(name) == durable.TempSuffix {
-			if err := s.opt.FS.Remove(filepath.Join(s.dir(kind), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
-			continue
-		}
-		if g, ok := parseName(name); ok {
+		if g, ok := parseName(e.Name()); ok {
 			found = append(found, g|kind)
 		}
 	}
 	return found, nil
+}
+
+// removeUnfinished removes the files that a crash left without their names. Nothing may be written meanwhile.
+func (s *Store) removeUnfinished(kind Segment) error {
+	entries, err := s.opt.FS.ReadDir(s.dir(kind))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != durable.TempSuffix {
+			continue
+		}
+		if err := s.opt.FS.Remove(filepath.Join(s.dir(kind), e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // parseName reads the number in the name of a segment's file; other files in the directory are let be.

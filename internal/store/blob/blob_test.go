@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -22,8 +23,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // small are options that let tests see many segments and blocks with little data.
-func small(fsys durable.FS) Options {
-	return Options{FS: fsys, Dir: "/blobs", Reserve: -1, SegmentSize: 256 << 10, Step: 16 << 10, LargeFrom: 40 << 10}
+func small(tb testing.TB, m mode, fsys durable.FS) Options {
+	tb.Helper()
+	return m.with(tb, Options{FS: fsys, Dir: "/blobs", Reserve: -1, SegmentSize: 256 << 10, Step: 16 << 10, LargeFrom: 40 << 10})
 }
 
 // open opens a store and recovers it; the test closes it.
@@ -74,32 +76,33 @@ func put(tb testing.TB, s *Store, shard uint32, b []byte) Ref {
 }
 
 func TestWhatIsPutIsRead(t *testing.T) {
-	t.Parallel()
-	s := open(t, Options{Dir: t.TempDir(), LargeFrom: 600 << 10, Reserve: -1})
-	sizes := []int{
-		0, 1, 7, 8, 100, 10_000, compressFrom - 1, compressFrom, 60_000, blockSize - 1, blockSize, blockSize + 1,
-		3*blockSize + 17, 600 << 10, 600<<10 + 1, 2_000_000,
-	}
-	type kind struct {
-		name string
-		make func(uint64, int) []byte
-	}
-	for _, k := range []kind{{"random", random}, {"words", words}} {
-		for _, n := range sizes {
-			t.Run(fmt.Sprint(k.name, n), func(t *testing.T) {
-				t.Parallel()
-				b := k.make(uint64(n), n)
-				ref := put(t, s, uint32(n), b)
-				if ref.Len != int64(n) || ref.Segment.Large() != (n > 600<<10) {
-					t.Errorf("ref %+v", ref)
-				}
-				if k.name == "words" && n >= compressFrom && ref.StoredLen > int64(n)*4/5 {
-					t.Errorf("not compressed: %d octets for %d", ref.StoredLen, n)
-				}
-				readAllWays(t, s, ref, b)
-			})
+	bothWays(t, func(t *testing.T, m mode) {
+		s := open(t, m.with(t, Options{Dir: t.TempDir(), LargeFrom: 600 << 10, Reserve: -1}))
+		sizes := []int{
+			0, 1, 7, 8, 100, 10_000, compressFrom - 1, compressFrom, 60_000, blockSize - 1, blockSize, blockSize + 1,
+			3*blockSize + 17, 600 << 10, 600<<10 + 1, 2_000_000,
 		}
-	}
+		type kind struct {
+			name string
+			make func(uint64, int) []byte
+		}
+		for _, k := range []kind{{"random", random}, {"words", words}} {
+			for _, n := range sizes {
+				t.Run(fmt.Sprint(k.name, n), func(t *testing.T) {
+					t.Parallel()
+					b := k.make(uint64(n), n)
+					ref := put(t, s, uint32(n), b)
+					if ref.Len != int64(n) || ref.Segment.Large() != (n > 600<<10) {
+						t.Errorf("ref %+v", ref)
+					}
+					if k.name == "words" && n >= compressFrom && ref.StoredLen > int64(n)*4/5 {
+						t.Errorf("not compressed: %d octets for %d", ref.StoredLen, n)
+					}
+					readAllWays(t, s, ref, b)
+				})
+			}
+		}
+	})
 }
 
 // readAllWays compares a content through each way of reading.
@@ -151,39 +154,40 @@ func readAllWays(t *testing.T, s *Store, ref Ref, want []byte) {
 }
 
 func TestStoreIsOpenedOnceAndUsedInOrder(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	o := small(crashfs.New())
-	s, err := Open(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(o); !errors.Is(err, durable.ErrLocked) {
-		t.Errorf("second Open: %v", err)
-	}
-	if _, err := s.Put(ctx, 0, bytes.NewReader(nil), ID{}); !errors.Is(err, ErrNotRecovered) {
-		t.Errorf("Put before Recover: %v", err)
-	}
-	if _, err := s.Recover(ctx, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recover(ctx, nil, nil); err == nil {
-		t.Error("second Recover")
-	}
-	ref := put(t, s, 0, []byte("x"))
-	if err := errors.Join(s.Close(), s.Close()); err != nil {
-		t.Error(err)
-	}
-	if _, err := s.Put(ctx, 0, bytes.NewReader(nil), ID{}); !errors.Is(err, ErrClosed) {
-		t.Errorf("Put after Close: %v", err)
-	}
-	if _, err := s.ReadInto(ref, nil); !errors.Is(err, ErrClosed) {
-		t.Errorf("ReadInto after Close: %v", err)
-	}
-	again := open(t, o)
-	if b, err := again.ReadInto(ref, nil); err != nil || string(b) != "x" {
-		t.Errorf("after reopening: %q, %v", b, err)
-	}
+	bothWays(t, func(t *testing.T, m mode) {
+		ctx := context.Background()
+		o := small(t, m, crashfs.New())
+		s, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(o); !errors.Is(err, durable.ErrLocked) {
+			t.Errorf("second Open: %v", err)
+		}
+		if _, err := s.Put(ctx, 0, bytes.NewReader(nil), ID{}); !errors.Is(err, ErrNotRecovered) {
+			t.Errorf("Put before Recover: %v", err)
+		}
+		if _, err := s.Recover(ctx, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recover(ctx, nil, nil); err == nil {
+			t.Error("second Recover")
+		}
+		ref := put(t, s, 0, []byte("x"))
+		if err := errors.Join(s.Close(), s.Close()); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.Put(ctx, 0, bytes.NewReader(nil), ID{}); !errors.Is(err, ErrClosed) {
+			t.Errorf("Put after Close: %v", err)
+		}
+		if _, err := s.ReadInto(ref, nil); !errors.Is(err, ErrClosed) {
+			t.Errorf("ReadInto after Close: %v", err)
+		}
+		again := open(t, o)
+		if b, err := again.ReadInto(ref, nil); err != nil || string(b) != "x" {
+			t.Errorf("after reopening: %q, %v", b, err)
+		}
+	})
 }
 
 // shortContent ends before its size.
@@ -192,162 +196,134 @@ type shortContent struct{ *bytes.Reader }
 func (shortContent) Size() int64 { return 50_000 }
 
 func TestContentShorterThanItSaysIsRefused(t *testing.T) {
-	t.Parallel()
-	s := open(t, small(crashfs.New()))
-	for _, large := range []int64{1 << 10, 100 << 10} {
-		s.opt.LargeFrom = large
-		_, err := s.Put(context.Background(), 0, shortContent{bytes.NewReader(random(1, 30_000))}, ID{})
-		if !errors.Is(err, io.ErrUnexpectedEOF) {
-			t.Errorf("large from %d: %v", large, err)
+	bothWays(t, func(t *testing.T, m mode) {
+		s := open(t, small(t, m, crashfs.New()))
+		for _, large := range []int64{1 << 10, 100 << 10} {
+			s.opt.LargeFrom = large
+			_, err := s.Put(context.Background(), 0, shortContent{bytes.NewReader(random(1, 30_000))}, ID{})
+			if !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("large from %d: %v", large, err)
+			}
 		}
-	}
-	ref := put(t, s, 0, []byte("the store goes on"))
-	if err := s.Check(ref, sha256.Sum256([]byte("the store goes on"))); err != nil {
-		t.Error(err)
-	}
+		ref := put(t, s, 0, []byte("the store goes on"))
+		if err := s.Check(ref, sha256.Sum256([]byte("the store goes on"))); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestImpossibleRefsAreErrors(t *testing.T) {
-	t.Parallel()
-	s := open(t, small(crashfs.New()))
-	good := put(t, s, 0, random(1, 1000))
-	put(t, s, 0, random(2, 5000))
-	bad := map[string]Ref{
-		"zero":           {},
-		"negative":       {good.Segment, good.Offset, good.StoredLen, -1},
-		"huge":           {good.Segment, good.Offset, 1 << 62, 1 << 62},
-		"stored short":   {good.Segment, good.Offset, 8, good.Len},
-		"other offset":   {good.Segment, good.Offset + 8, good.StoredLen, good.Len},
-		"other length":   {good.Segment, good.Offset, good.StoredLen, good.Len - 1},
-		"past the end":   {good.Segment, 1 << 40, good.StoredLen, good.Len},
-		"before records": {good.Segment, 0, good.StoredLen, good.Len},
-	}
-	for name, ref := range bad {
-		if b, err := s.ReadInto(ref, nil); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: ReadInto: %d octets, %v", name, len(b), err)
+	bothWays(t, func(t *testing.T, m mode) {
+		s := open(t, small(t, m, crashfs.New()))
+		good := put(t, s, 0, random(1, 1000))
+		put(t, s, 0, random(2, 5000))
+		bad := map[string]Ref{
+			"zero":           {},
+			"negative":       {good.Segment, good.Offset, good.StoredLen, -1, good.Sum},
+			"huge":           {good.Segment, good.Offset, 1 << 62, 1 << 62, good.Sum},
+			"stored short":   {good.Segment, good.Offset, 8, good.Len, good.Sum},
+			"other offset":   {good.Segment, good.Offset + 8, good.StoredLen, good.Len, good.Sum},
+			"other length":   {good.Segment, good.Offset, good.StoredLen, good.Len - 1, good.Sum},
+			"past the end":   {good.Segment, 1 << 40, good.StoredLen, good.Len, good.Sum},
+			"before records": {good.Segment, 0, good.StoredLen, good.Len, good.Sum},
 		}
-		if _, err := s.Open(ref); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: Open: %v", name, err)
+		for name, ref := range bad {
+			if b, err := s.ReadInto(ref, nil); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: ReadInto: %d octets, %v", name, len(b), err)
+			}
+			if _, err := s.Open(ref); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: Open: %v", name, err)
+			}
 		}
-	}
-	for _, g := range []Segment{99, 99 | largeBit} {
-		if _, err := s.ReadInto(Ref{g, good.Offset, good.StoredLen, good.Len}, nil); !errors.Is(err, ErrGone) {
-			t.Errorf("%s: %v", g, err)
+		for _, g := range []Segment{99, 99 | largeBit} {
+			if _, err := s.ReadInto(Ref{g, good.Offset, good.StoredLen, good.Len, good.Sum}, nil); !errors.Is(err, ErrGone) {
+				t.Errorf("%s: %v", g, err)
+			}
 		}
-	}
+	})
 }
 
 // TestFlippedBitHarmsOneContent flips a bit in each octet of one record (and in the segment's header): that content
 // is reported or right, all others are right, by Ref and in a scan.
 func TestFlippedBitHarmsOneContent(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	fsys := crashfs.New()
-	s := open(t, small(fsys))
-	var contents [][]byte
-	var refs []Ref
-	for i := range 6 {
-		b := words(uint64(i), 200+i*40)
-		if i == 3 {
-			b = words(3, compressFrom)
-		}
-		contents, refs = append(contents, b), append(refs, put(t, s, 0, b))
-	}
-	name := s.path(refs[0].Segment)
-	check := func(off int64, victim int) {
-		mask := byte(1) << (off % 8)
-		if err := fsys.Flip(name, off, mask); err != nil {
-			t.Fatal(err)
-		}
-		for i, ref := range refs {
-			b, err := s.ReadInto(ref, nil)
-			if !bytes.Equal(b, contents[i]) && (i != victim || !errors.Is(err, ErrCorrupt)) {
-				t.Fatalf("flip at %d: content %d: %d octets, %v", off, i, len(b), err)
+	bothWays(t, func(t *testing.T, m mode) {
+		ctx := context.Background()
+		fsys := crashfs.New()
+		s := open(t, small(t, m, fsys))
+		var contents [][]byte
+		var refs []Ref
+		for i := range 6 {
+			b := words(uint64(i), 200+i*40)
+			if i == 3 {
+				b = words(3, compressFrom)
 			}
+			contents, refs = append(contents, b), append(refs, put(t, s, 0, b))
 		}
-		good := 0
-		err := s.Verify(ctx, func(ref Ref, id ID, err error) error {
-			if i := slices.Index(refs, ref); i >= 0 && err == nil {
-				if id != sha256.Sum256(contents[i]) {
-					t.Errorf("flip at %d: id of %s", off, ref)
+		name := s.path(refs[0].Segment)
+		check := func(off int64, victim int) {
+			mask := byte(1) << (off % 8)
+			if err := fsys.Flip(name, off, mask); err != nil {
+				t.Fatal(err)
+			}
+			for i, ref := range refs {
+				b, err := s.ReadInto(ref, nil)
+				if !bytes.Equal(b, contents[i]) && (i != victim || !errors.Is(err, ErrCorrupt)) {
+					t.Fatalf("flip at %d: content %d: %d octets, %v", off, i, len(b), err)
 				}
-				good++
 			}
-			return nil
-		})
-		want := len(refs)
-		if victim >= 0 {
-			want-- // padding is covered by nothing, and the header by the scan alone
+			good := 0
+			err := s.Verify(ctx, func(ref Ref, id ID, err error) error {
+				if i := slices.Index(refs, ref); i >= 0 && err == nil {
+					if id != sha256.Sum256(contents[i]) {
+						t.Errorf("flip at %d: id of %s", off, ref)
+					}
+					good++
+				}
+				return nil
+			})
+			want := len(refs)
+			if victim >= 0 {
+				want-- // padding is covered by nothing, and the header by the scan alone
+			}
+			if err != nil || good < want {
+				t.Fatalf("flip at %d: %d good records in the scan, want %d; %v", off, good, want, err)
+			}
+			if err := fsys.Flip(name, off, mask); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err != nil || good < want {
-			t.Fatalf("flip at %d: %d good records in the scan, want %d; %v", off, good, want, err)
+		for off := range int64(segmentHeaderSize) {
+			check(off, -1)
 		}
-		if err := fsys.Flip(name, off, mask); err != nil {
-			t.Fatal(err)
+		for _, victim := range []int{2, 3} {
+			for off := refs[victim].Offset; off < refs[victim].End(); off++ {
+				check(off, victim)
+			}
 		}
-	}
-	for off := range int64(segmentHeaderSize) {
-		check(off, -1)
-	}
-	for _, victim := range []int{2, 3} {
-		for off := refs[victim].Offset; off < refs[victim].End(); off++ {
-			check(off, victim)
-		}
-	}
-}
-
-func TestEncryptedRecordIsAClearError(t *testing.T) {
-	t.Parallel()
-	s := open(t, small(crashfs.New()))
-	content := random(1, 1000)
-	e, err := s.codec.encode(bytes.NewReader(content), 1000, sha256.Sum256(content))
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.flags = flagEncrypted
-	if err := s.pending.Acquire(context.Background(), 1); err != nil {
-		t.Fatal(err)
-	}
-	r := &request{e: e, weight: 1, done: make(chan struct{}, 1)}
-	if err := s.writer(0).submit(r); err != nil {
-		t.Fatal(err)
-	}
-	ref, err := r.wait(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.ReadInto(ref, nil); !errors.Is(err, ErrEncrypted) {
-		t.Errorf("ReadInto: %v", err)
-	}
-	if _, err := s.Open(ref); !errors.Is(err, ErrEncrypted) {
-		t.Errorf("Open: %v", err)
-	}
-	if !s.whole(ref) {
-		t.Error("an encrypted record counts as torn")
-	}
+	})
 }
 
 // TestManyWritersShareSyncs: the group commit needs far fewer syncs than contents.
 func TestManyWritersShareSyncs(t *testing.T) {
-	t.Parallel()
-	fsys := crashfs.New()
-	o := small(fsys)
-	o.SegmentSize = 8 << 20
-	s := open(t, o)
-	// The first sync waits until all others are queued behind it.
-	const n = 200
-	hold, once := make(chan struct{}), sync.Once{}
-	put(t, s, 0, []byte("the pack exists"))
-	fsys.SetHook(func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpSync {
-			once.Do(func() { <-hold })
-		}
-		return nil
-	})
-	before := fsys.Syncs()
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
+	bothWays(t, func(t *testing.T, m mode) {
+		fsys := crashfs.New()
+		o := small(t, m, fsys)
+		o.SegmentSize = 8 << 20
+		s := open(t, o)
+		put(t, s, 0, []byte("the pack exists"))
+		// The first sync waits until all others are queued behind it.
+		const n = 200
+		held, hold := make(chan struct{}), make(chan struct{})
+		once := sync.OnceFunc(func() { close(held); <-hold })
+		fsys.SetHook(func(op crashfs.Op) error {
+			if op.Kind == crashfs.OpSync {
+				once()
+			}
+			return nil
+		})
+		before := fsys.Syncs()
+		var wg sync.WaitGroup
+		one := func(i int) {
 			b := random(uint64(i), 500)
 			ref, err := s.Put(context.Background(), 0, bytes.NewReader(b), sha256.Sum256(b))
 			if err != nil {
@@ -358,140 +334,148 @@ func TestManyWritersShareSyncs(t *testing.T) {
 			if got, err := s.ReadInto(ref, nil); err != nil || !bytes.Equal(got, b) {
 				t.Error(i, err)
 			}
-		})
-	}
-	w := s.writer(0)
-	for queued := 0; queued < n-40; { // some may be in the first group
-		w.mu.Lock()
-		queued = len(w.queue)
-		w.mu.Unlock()
-	}
-	close(hold)
-	wg.Wait()
-	if syncs := fsys.Syncs() - before; syncs > 45 {
-		t.Errorf("%d syncs for %d contents", syncs, n)
-	}
+		}
+		wg.Go(func() { one(n) })
+		<-held
+		for i := range n {
+			wg.Go(func() { one(i) })
+		}
+		w := s.writer(0)
+		for queued := 0; queued < n; runtime.Gosched() {
+			w.mu.Lock()
+			queued = len(w.queue)
+			w.mu.Unlock()
+		}
+		close(hold)
+		wg.Wait()
+		if syncs := fsys.Syncs() - before; syncs > 5 {
+			t.Errorf("%d syncs for %d contents", syncs, n)
+		}
+	})
 }
 
 func TestPutGivesUpWithItsContext(t *testing.T) {
-	t.Parallel()
-	fsys := crashfs.New()
-	s := open(t, small(fsys))
-	put(t, s, 0, []byte("the pack exists"))
-	hold, held := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	fsys.SetHook(func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpSync {
-			once.Do(func() { close(held); <-hold })
+	bothWays(t, func(t *testing.T, m mode) {
+		fsys := crashfs.New()
+		s := open(t, small(t, m, fsys))
+		put(t, s, 0, []byte("the pack exists"))
+		hold, held := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		fsys.SetHook(func(op crashfs.Op) error {
+			if op.Kind == crashfs.OpSync {
+				once.Do(func() { close(held); <-hold })
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Put(ctx, 0, bytes.NewReader([]byte("too slow")), ID{})
+			done <- err
+		}()
+		<-held
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Put: %v", err)
 		}
-		return nil
+		live := s.Stats().Live
+		close(hold)
+		ref := put(t, s, 0, []byte("next")) // after it the abandoned one was finished
+		if got := s.Stats().Live - live; got != ref.StoredLen {
+			t.Errorf("live grew by %d, the abandoned record counts", got)
+		}
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		_, err := s.Put(ctx, 0, bytes.NewReader([]byte("too slow")), ID{})
-		done <- err
-	}()
-	<-held
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("Put: %v", err)
-	}
-	live := s.Stats().Live
-	close(hold)
-	ref := put(t, s, 0, []byte("next")) // after it the abandoned one was finished
-	if got := s.Stats().Live - live; got != ref.StoredLen {
-		t.Errorf("live grew by %d, the abandoned record counts", got)
-	}
 }
 
 func TestSegmentNumbersAreNeverUsedAgain(t *testing.T) {
-	t.Parallel()
-	fsys := crashfs.New()
-	o := small(fsys)
-	var last Segment
-	for round := range 5 {
-		s, err := Open(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Recover(context.Background(), nil, nil); err != nil {
-			t.Fatal(err)
-		}
-		ref := put(t, s, 0, random(1, 50<<10))
-		if ref.Segment <= last {
-			t.Errorf("round %d: %s after %s", round, ref.Segment, last)
-		}
-		last = ref.Segment
-		s.Delete(ref)
-		if _, err := s.ReadInto(ref, nil); !errors.Is(err, ErrGone) {
-			t.Errorf("deleted large content: %v", err)
-		}
-		if round%2 == 0 { // half of the rounds end without Close
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		fsys = fsys.Crash(uint64(round))
-		o.FS = fsys
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := durable.WriteFile(fsys, filepath.Join(o.Dir, "next"), []byte("rubbish"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(o)
-	if err != nil {
-		t.Fatalf("a damaged numbers file stops the store: %v", err)
-	}
-	if _, err := s.Recover(context.Background(), map[Segment]Known{last + 100: {}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	if ref := put(t, s, 0, random(1, 50<<10)); ref.Segment <= last+100 {
-		t.Errorf("%s is not past what the rows know", ref.Segment)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestDescriptorsAreBounded(t *testing.T) {
-	t.Parallel()
-	o := small(crashfs.New())
-	o.OpenFiles = 4
-	s := open(t, o)
-	var refs []Ref
-	for i := range 20 {
-		refs = append(refs, put(t, s, 0, random(uint64(i), 50<<10)))
-	}
-	var readers []*Reader
-	for i, ref := range refs {
-		if i%2 == 0 {
-			r, err := s.Open(ref)
+	bothWays(t, func(t *testing.T, m mode) {
+		fsys := crashfs.New()
+		o := small(t, m, fsys)
+		var last Segment
+		for round := range 5 {
+			s, err := Open(o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			readers = append(readers, r)
-			continue
+			if _, err := s.Recover(context.Background(), nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			ref := put(t, s, 0, random(1, 50<<10))
+			if ref.Segment <= last {
+				t.Errorf("round %d: %s after %s", round, ref.Segment, last)
+			}
+			last = ref.Segment
+			s.Delete(ref)
+			if _, err := s.ReadInto(ref, nil); !errors.Is(err, ErrGone) {
+				t.Errorf("deleted large content: %v", err)
+			}
+			if round%2 == 0 { // half of the rounds end without Close
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			fsys = fsys.Crash(uint64(round))
+			o.FS = fsys
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := s.ReadInto(ref, nil); err != nil {
+		if err := durable.WriteFile(fsys, filepath.Join(o.Dir, "next"), []byte("rubbish"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for i, r := range readers { // more are open than the bound: none was closed under its reader
-		b := make([]byte, 100)
-		if _, err := r.ReadAt(b, 0); err != nil || !bytes.Equal(b, random(uint64(2*i), 50<<10)[:100]) {
-			t.Errorf("reader %d: %v", i, err)
+		s, err := Open(o)
+		if err != nil {
+			t.Fatalf("a damaged numbers file stops the store: %v", err)
 		}
-		if err := r.Close(); err != nil {
-			t.Error(err)
+		if _, err := s.Recover(context.Background(), map[Segment]Known{last + 100: {}}, nil); err != nil {
+			t.Fatal(err)
 		}
-	}
-	s.files.mu.Lock()
-	defer s.files.mu.Unlock()
-	if n := len(s.files.m); n > 4 {
-		t.Errorf("%d descriptors stay open", n)
-	}
+		if ref := put(t, s, 0, random(1, 50<<10)); ref.Segment <= last+100 {
+			t.Errorf("%s is not past what the rows know", ref.Segment)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestDescriptorsAreBounded(t *testing.T) {
+	bothWays(t, func(t *testing.T, m mode) {
+		o := small(t, m, crashfs.New())
+		o.OpenFiles = 4
+		s := open(t, o)
+		var refs []Ref
+		for i := range 20 {
+			refs = append(refs, put(t, s, 0, random(uint64(i), 50<<10)))
+		}
+		var readers []*Reader
+		for i, ref := range refs {
+			if i%2 == 0 {
+				r, err := s.Open(ref)
+				if err != nil {
+					t.Fatal(err)
+				}
+				readers = append(readers, r)
+				continue
+			}
+			if _, err := s.ReadInto(ref, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, r := range readers { // more are open than the bound: none was closed under its reader
+			b := make([]byte, 100)
+			if _, err := r.ReadAt(b, 0); err != nil || !bytes.Equal(b, random(uint64(2*i), 50<<10)[:100]) {
+				t.Errorf("reader %d: %v", i, err)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		s.files.mu.Lock()
+		defer s.files.mu.Unlock()
+		if n := len(s.files.m); n > 4 {
+			t.Errorf("%d descriptors stay open", n)
+		}
+	})
 }

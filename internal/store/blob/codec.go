@@ -21,17 +21,19 @@ const (
 
 // codec compresses and decompresses blocks. Its methods may be called at the same time.
 type codec struct {
+	rand    io.Reader
 	enc     *zstd.Encoder
 	dec     *zstd.Decoder
 	blocks  sync.Pool // *[]byte of blockSize
 	records sync.Pool // *[]byte up to smallBuffer: records of ordinary mail
 	big     sync.Pool // *[]byte beyond
+	seals   sync.Pool // *seal
 }
 
 // smallBuffer parts the pools, so that short mail does not sit in the buffers of long mail.
 const smallBuffer = 64 << 10
 
-func newCodec() (*codec, error) {
+func newCodec(rand io.Reader) (*codec, error) {
 	enc, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true),
 		zstd.WithWindowSize(blockSize), zstd.WithSingleSegment(true))
@@ -44,7 +46,7 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	return &codec{enc: enc, dec: dec}, nil
+	return &codec{rand: rand, enc: enc, dec: dec}, nil
 }
 
 // block borrows a buffer of blockSize, with a capacity that a frame of a block never exceeds.
@@ -114,22 +116,35 @@ func (c *codec) worthIt(r io.ReaderAt, size int64) (bool, error) {
 
 func saves[T int | int64](from, to T) bool { return to <= from-from/savedShare }
 
-// encodeBlock reads block i of a content, compresses it if that helps, and appends it to dst, which must have room for
-// the block as it is. It returns dst and the checksum.
-func (c *codec) encodeBlock(dst []byte, r io.ReaderAt, size, i int64, compress bool) ([]byte, uint32, error) {
-	n := blockLen(size, i)
+// encodeBlock reads block i of a content, compresses it if that helps, seals it with x if that is not nil, and appends it
+// to dst, which must have room for the block as it is. It returns dst and the checksum of what it appended.
+func (c *codec) encodeBlock(dst []byte, r io.ReaderAt, size, i int64, compress bool, x *seal) ([]byte, uint32, error) {
 	start := len(dst)
+	if x != nil && i == 0 {
+		dst = dst[:start+nonceSize]
+	}
+	dst, err := c.appendBlock(dst, r, size, i, compress)
+	if err != nil {
+		return dst[:start], 0, err
+	}
+	if x != nil {
+		dst = x.close(dst, start, i)
+	}
+	return dst, crc32.Checksum(dst[start:], castagnoli), nil
+}
+
+// appendBlock reads and compresses a block.
+func (c *codec) appendBlock(dst []byte, r io.ReaderAt, size, i int64, compress bool) ([]byte, error) {
+	n := blockLen(size, i)
 	if !compress {
+		start := len(dst)
 		dst = dst[:start+n]
-		if err := readFull(r, dst[start:], i*blockSize); err != nil {
-			return dst[:start], 0, err
-		}
-		return dst, crc32.Checksum(dst[start:], castagnoli), nil
+		return dst, readFull(r, dst[start:], i*blockSize)
 	}
 	raw := c.block()
 	defer c.blocks.Put(raw)
 	if err := readFull(r, (*raw)[:n], i*blockSize); err != nil {
-		return dst, 0, err
+		return dst, err
 	}
 	out := c.block()
 	defer c.blocks.Put(out)
@@ -137,14 +152,27 @@ func (c *codec) encodeBlock(dst []byte, r io.ReaderAt, size, i int64, compress b
 	if len(packed) >= n {
 		packed = (*raw)[:n]
 	}
-	dst = append(dst, packed...)
-	return dst, crc32.Checksum(dst[start:], castagnoli), nil
+	return append(dst, packed...), nil
 }
 
-// decodeBlock undoes encodeBlock: it checks the stored octets and makes n octets of content of them in dst[:n].
-func (c *codec) decodeBlock(dst, stored []byte, n int, crc uint32) error {
-	if crc32.Checksum(stored, castagnoli) != crc {
-		return errChecksum
+// decodeBlock undoes encodeBlock: it checks the stored octets and makes n octets of content of them in dst[:n]. The octets
+// of a sealed block are changed by it.
+func (c *codec) decodeBlock(dst, stored []byte, n int, crc uint32, x *seal, i int64) error {
+	switch {
+	case x == nil:
+		if crc32.Checksum(stored, castagnoli) != crc {
+			return errChecksum
+		}
+	case len(stored) == sealedSize(n, i): // the tag says more than the checksum
+		_, err := x.open(dst[:0:n], stored, i)
+		return err
+	default:
+		from := sealedSize(0, i) - tagSize
+		plain, err := x.open(stored[from:from], stored, i)
+		if err != nil {
+			return err
+		}
+		stored = plain
 	}
 	if len(stored) == n {
 		copy(dst[:n], stored) // nothing to do when they are the same octets
@@ -171,6 +199,9 @@ type encoded struct {
 	id    ID
 	len   int64
 	flags uint32
+	keyID uint32
+	// counted says that the store counts the record as sealed and on its way.
+	counted bool
 }
 
 func (e *encoded) size() int64 { return int64(len(*e.buf)) }
@@ -178,24 +209,30 @@ func (e *encoded) size() int64 { return int64(len(*e.buf)) }
 // seal writes header and tail for the place.
 func (e *encoded) seal(m marker, g Segment, off int64) Ref {
 	b := *e.buf
-	ref := Ref{Segment: g, Offset: off, StoredLen: int64(len(b)), Len: e.len}
-	h := recordHeader{id: e.id, len: e.len, stored: ref.StoredLen, flags: e.flags}
+	ref := Ref{Segment: g, Offset: off, StoredLen: int64(len(b)), Len: e.len, Sum: e.id.prefix()}
+	h := recordHeader{id: e.id, len: e.len, stored: ref.StoredLen, flags: e.flags, keyID: e.keyID}
 	crc := h.encode(b, m, g, off)
-	sealBodyEnd(b[int64(len(b))-bodyEndSize(e.len):], ref, e.flags, 0, crc)
+	sealBodyEnd(b[int64(len(b))-bodyEndSize(e.len):], ref, e.flags, e.keyID, crc)
 	return ref
 }
 
-// encode makes the record of a content that fits in memory.
-func (c *codec) encode(r io.ReaderAt, size int64, id ID) (*encoded, error) {
+// encode makes the record of a content that fits in memory, sealed with x unless that is nil.
+func (c *codec) encode(r io.ReaderAt, size int64, id ID, x *seal) (*encoded, error) {
 	compress, err := c.worthIt(r, size)
 	if err != nil {
 		return nil, err
 	}
-	e := &encoded{id: id, len: size, buf: c.record(recordSize(size, size))}
-	stored, err := c.encodeBlocks(e, r, compress)
-	if err == nil && compress && !saves(size, stored) {
+	e := &encoded{id: id, len: size}
+	full := size
+	if x != nil {
+		e.flags, e.keyID = flagEncrypted, x.id
+		full += sealOverhead(size)
+	}
+	e.buf = c.record(recordSize(size, full))
+	stored, err := c.encodeBlocks(e, r, compress, x)
+	if err == nil && compress && !saves(full, stored) {
 		compress = false // the sample promised too much
-		stored, err = c.encodeBlocks(e, r, false)
+		stored, err = c.encodeBlocks(e, r, false, x)
 	}
 	if err != nil {
 		c.recycle(e.buf)
@@ -209,7 +246,12 @@ func (c *codec) encode(r io.ReaderAt, size int64, id ID) (*encoded, error) {
 }
 
 // encodeBlocks fills the blocks, the padding and the table of e, and returns what the blocks take.
-func (c *codec) encodeBlocks(e *encoded, r io.ReaderAt, compress bool) (int64, error) {
+func (c *codec) encodeBlocks(e *encoded, r io.ReaderAt, compress bool, x *seal) (int64, error) {
+	if x != nil {
+		if err := x.draw(c.rand); err != nil {
+			return 0, err
+		}
+	}
 	n := blocks(e.len)
 	var few [8]byte
 	table := few[:0]
@@ -221,7 +263,7 @@ func (c *codec) encodeBlocks(e *encoded, r io.ReaderAt, compress bool) (int64, e
 		start := len(dst)
 		var crc uint32
 		var err error
-		if dst, crc, err = c.encodeBlock(dst, r, e.len, i, compress); err != nil {
+		if dst, crc, err = c.encodeBlock(dst, r, e.len, i, compress, x); err != nil {
 			return 0, err
 		}
 		table = table[:len(table)+entrySize]

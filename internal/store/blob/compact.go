@@ -48,7 +48,8 @@ const compactRows = 512
 // written is sealed first): it copies their live records to the packs being
 // written, lets the index name the copies, and removes a pack when no row names it and no reader holds it. The rows
 // decide, never the counts. A damaged record is reported and stays, with its pack. It may be stopped at any point by
-// ctx, or by a crash: what was moved is moved, and what is left is found again.
+// ctx, or by a crash: what was moved is moved, and what is left is found again. After a change of keys it rewrites all that
+// is under another key than the current one, or under none.
 func (s *Store) Compact(ctx context.Context, ix Index) (Compacted, error) {
 	s.compacting.Lock()
 	defer s.compacting.Unlock()
@@ -81,6 +82,9 @@ func (s *Store) Compact(ctx context.Context, ix Index) (Compacted, error) {
 		if err := s.compactPack(ctx, ix, g, info, &out); err != nil {
 			return out, fmt.Errorf("blob: compact %s: %w", g, err)
 		}
+	}
+	if err := s.sweep(ctx, ix, &out); err != nil {
+		return out, fmt.Errorf("blob: encrypt anew: %w", err)
 	}
 	return out, nil
 }
@@ -192,12 +196,12 @@ func (s *Store) copyRecords(
 		weight := min(e.size(), s.opt.Pending)
 		if held > 0 && held+weight > limit {
 			if err := collect(); err != nil {
-				s.codec.recycle(e.buf)
+				s.drop(e)
 				return moves, err
 			}
 		}
 		if err := s.pending.Acquire(ctx, weight); err != nil {
-			s.codec.recycle(e.buf)
+			s.drop(e)
 			return moves, errors.Join(err, collect())
 		}
 		held += weight
@@ -211,7 +215,7 @@ func (s *Store) copyRecords(
 	return moves, collect()
 }
 
-// takeRecord reads a record as it is stored and checks it.
+// takeRecord reads a record as it is stored and checks it. One that is not under the current key is encrypted anew.
 func (s *Store) takeRecord(h *handle, row Located) (*encoded, error) {
 	ref := row.Ref
 	if err := ref.check(); err != nil {
@@ -226,8 +230,15 @@ func (s *Store) takeRecord(h *handle, row Located) (*encoded, error) {
 		s.codec.recycle(e.buf)
 		return nil, err
 	}
-	e.flags = end.flags
-	return e, nil
+	e.flags, e.keyID = end.flags, end.keyID
+	if s.opt.Keys == nil {
+		return e, nil
+	}
+	if key, _ := s.opt.Keys.Current(); under(end, ref, key) {
+		return e, nil
+	}
+	defer s.codec.recycle(e.buf)
+	return s.renew(row, *e.buf)
 }
 
 func (s *Store) readRecord(h *handle, ref Ref, b []byte) (bodyEnd, error) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"waxwing/internal/durable/crashfs"
+	"waxwing/internal/store/keyring"
 )
 
 func newDisk(t *testing.T) *crashfs.FS {
@@ -32,29 +33,30 @@ type cutPoint struct {
 // are put, deleted and compacted. After each cut, everything that had been answered is there and whole, everything that
 // Recover finds is whole, and the store goes on, through a second cut too.
 func TestNothingAnsweredIsLostByPowerCuts(t *testing.T) {
-	t.Parallel()
-	for round := range uint64(4) {
-		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			t.Parallel()
-			x := newRows()
-			cuts := cutsUnderLoad(t, round, x)
-			if len(cuts) < 100 {
-				t.Errorf("only %d cuts", len(cuts))
-			}
-			for _, c := range cuts {
-				if err := survive(c, x); err != nil {
-					t.Fatalf("cut with seed %d: %v", c.seed, err)
+	bothWays(t, func(t *testing.T, m mode) {
+		for round := range uint64(4) {
+			t.Run(fmt.Sprint(round), func(t *testing.T) {
+				t.Parallel()
+				x := newRows()
+				cuts := cutsUnderLoad(t, m, round, x)
+				if len(cuts) < 100 {
+					t.Errorf("only %d cuts", len(cuts))
 				}
-			}
-		})
-	}
+				for _, c := range cuts {
+					if err := survive(t, m, c, x); err != nil {
+						t.Fatalf("cut with seed %d: %v", c.seed, err)
+					}
+				}
+			})
+		}
+	})
 }
 
 // cutsUnderLoad runs a load and collects cuts.
-func cutsUnderLoad(t *testing.T, round uint64, x *rows) []cutPoint {
+func cutsUnderLoad(t *testing.T, m mode, round uint64, x *rows) []cutPoint {
 	t.Helper()
 	fsys := newDisk(t)
-	o := small(fsys)
+	o := small(t, m, fsys)
 	s, err := Open(o)
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +111,11 @@ func cutsUnderLoad(t *testing.T, round uint64, x *rows) []cutPoint {
 		})
 	}
 	wg.Wait()
+	if ring, ok := o.Keys.(*keyring.Ring); ok { // and all of it is encrypted anew
+		if _, err := ring.Rotate(); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, p := range s.table.sorted() { // let Compact take all but the packs being written
 		s.table.update(p, func(i *segmentInfo) { i.live = 0 })
 	}
@@ -123,7 +130,8 @@ func cutsUnderLoad(t *testing.T, round uint64, x *rows) []cutPoint {
 }
 
 // survive opens what a cut left behind, twice: as with rows that know all segments, and as with none.
-func survive(c cutPoint, x *rows) error {
+func survive(t *testing.T, m mode, c cutPoint, x *rows) error {
+	t.Helper()
 	ctx := context.Background()
 	for _, withRows := range []bool{true, false} {
 		disk := c.disk.Crash(c.seed + 1) // a copy: all of it is durable
@@ -131,7 +139,7 @@ func survive(c cutPoint, x *rows) error {
 		if withRows {
 			k = known(c.refs)
 		}
-		s, err := Open(small(disk))
+		s, err := Open(small(t, m, disk))
 		if err != nil {
 			return err
 		}
@@ -156,7 +164,7 @@ func survive(c cutPoint, x *rows) error {
 		if err := x.verifyAll(s, c.refs); err != nil {
 			return err
 		}
-		if err := goOn(s, disk, c); err != nil {
+		if err := goOn(t, m, s, disk, c); err != nil {
 			return fmt.Errorf("after the restart: %w", err)
 		}
 	}
@@ -164,7 +172,8 @@ func survive(c cutPoint, x *rows) error {
 }
 
 // goOn puts more into a recovered store and cuts the power again.
-func goOn(s *Store, disk *crashfs.FS, c cutPoint) error {
+func goOn(t *testing.T, m mode, s *Store, disk *crashfs.FS, c cutPoint) error {
+	t.Helper()
 	refs := maps.Clone(c.refs)
 	for i := range uint64(3) {
 		b := random(c.seed+i, 3000)
@@ -179,7 +188,7 @@ func goOn(s *Store, disk *crashfs.FS, c cutPoint) error {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	s, err := Open(small(again))
+	s, err := Open(small(t, m, again))
 	if err != nil {
 		return err
 	}
@@ -189,133 +198,137 @@ func goOn(s *Store, disk *crashfs.FS, c cutPoint) error {
 
 // TestRecoverTellsOfLostRecords: a disk that lied about a sync is reported, and the rest works.
 func TestRecoverTellsOfLostRecords(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	disk := newDisk(t)
-	s, err := Open(small(disk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recover(ctx, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	first, second := put(t, s, 0, random(1, 1000)), put(t, s, 0, random(2, 1000))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := disk.OpenFile(s.path(second.Segment), 2, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(second.Offset+100), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	s, err = Open(small(disk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rec, err := s.Recover(ctx, map[Segment]Known{first.Segment: {End: second.End()}, 77: {End: 100}}, nil)
-	if err != nil || len(rec.Missing) != 2 {
-		t.Errorf("%+v, %v", rec, err)
-	}
-	if _, err := s.ReadInto(second, nil); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("lost record: %v", err)
-	}
-	if err := s.Check(first, sha256.Sum256(random(1, 1000))); err != nil {
-		t.Error(err)
-	}
-	if third := put(t, s, 0, random(3, 1000)); third.Segment == first.Segment {
-		t.Error("a pack that lost records is written on")
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	bothWays(t, func(t *testing.T, m mode) {
+		ctx := context.Background()
+		disk := newDisk(t)
+		s, err := Open(small(t, m, disk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recover(ctx, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		first, second := put(t, s, 0, random(1, 1000)), put(t, s, 0, random(2, 1000))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f, err := disk.OpenFile(s.path(second.Segment), 2, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(f.Truncate(second.Offset+100), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		s, err = Open(small(t, m, disk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec, err := s.Recover(ctx, map[Segment]Known{first.Segment: {End: second.End()}, 77: {End: 100}}, nil)
+		if err != nil || len(rec.Missing) != 2 {
+			t.Errorf("%+v, %v", rec, err)
+		}
+		if _, err := s.ReadInto(second, nil); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("lost record: %v", err)
+		}
+		if err := s.Check(first, sha256.Sum256(random(1, 1000))); err != nil {
+			t.Error(err)
+		}
+		if third := put(t, s, 0, random(3, 1000)); third.Segment == first.Segment {
+			t.Error("a pack that lost records is written on")
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestRecoverKeepsWhatNoRowNames(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	disk := newDisk(t)
-	s, err := Open(small(disk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recover(ctx, nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	ref, large := put(t, s, 0, random(1, 1000)), put(t, s, 0, random(2, 90_000))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	x := newRows()
-	s = open(t, small(disk)) // no rows at all
-	for _, r := range []Ref{ref, large} {
-		if _, err := s.ReadInto(r, nil); err != nil {
-			t.Errorf("%s: %v", r, err)
+	bothWays(t, func(t *testing.T, m mode) {
+		ctx := context.Background()
+		disk := newDisk(t)
+		s, err := Open(small(t, m, disk))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	x.refs[sha256.Sum256(random(2, 90_000))] = large
-	if out, err := s.Compact(ctx, x); err != nil || out.Segments != 0 {
-		t.Errorf("%+v, %v", out, err) // the large one got a row since, the pack is being written
-	}
-	if _, err := s.ReadInto(large, nil); err != nil {
-		t.Errorf("large: %v", err)
-	}
+		if _, err := s.Recover(ctx, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		ref, large := put(t, s, 0, random(1, 1000)), put(t, s, 0, random(2, 90_000))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		x := newRows()
+		s = open(t, small(t, m, disk)) // no rows at all
+		for _, r := range []Ref{ref, large} {
+			if _, err := s.ReadInto(r, nil); err != nil {
+				t.Errorf("%s: %v", r, err)
+			}
+		}
+		x.refs[sha256.Sum256(random(2, 90_000))] = large
+		if out, err := s.Compact(ctx, x); err != nil || out.Segments != 0 {
+			t.Errorf("%+v, %v", out, err) // the large one got a row since, the pack is being written
+		}
+		if _, err := s.ReadInto(large, nil); err != nil {
+			t.Errorf("large: %v", err)
+		}
+	})
 }
 
 // TestOrphansGoWithCompact: a large file that no row ever named is removed, not at Recover, but by Compact.
 func TestOrphansGoWithCompact(t *testing.T) {
-	t.Parallel()
-	disk := newDisk(t)
-	s, err := Open(small(disk))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recover(context.Background(), nil, nil); err != nil {
-		t.Fatal(err)
-	}
-	large := put(t, s, 0, random(2, 90_000))
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, small(disk))
-	if out, err := s.Compact(context.Background(), newRows()); err != nil || out.Segments != 1 || out.Freed < 90_000 {
-		t.Errorf("%+v, %v", out, err)
-	}
-	if _, err := disk.Stat(s.path(large.Segment)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("orphan: %v", err)
-	}
+	bothWays(t, func(t *testing.T, m mode) {
+		disk := newDisk(t)
+		s, err := Open(small(t, m, disk))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recover(context.Background(), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		large := put(t, s, 0, random(2, 90_000))
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open(t, small(t, m, disk))
+		if out, err := s.Compact(context.Background(), newRows()); err != nil || out.Segments != 1 || out.Freed < 90_000 {
+			t.Errorf("%+v, %v", out, err)
+		}
+		if _, err := disk.Stat(s.path(large.Segment)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("orphan: %v", err)
+		}
+	})
 }
 
 // TestFailedCallsHarmNoAnsweredContent fails each call of each kind in turn, with each error that a disk may give. The
 // Put that hits it fails with the right error; what was answered before stays; when the cause is gone, Put works again,
 // without a restart, unless a sync failed: then never.
 func TestFailedCallsHarmNoAnsweredContent(t *testing.T) {
-	t.Parallel()
-	kinds := []crashfs.Kind{
-		crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir, crashfs.OpRename,
-		crashfs.OpTruncate,
-	}
-	for _, kind := range kinds {
-		for _, cause := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.EDQUOT} {
-			t.Run(fmt.Sprint(kind, "/", cause.Error()), func(t *testing.T) {
-				t.Parallel()
-				for failing := 1; failOne(t, kind, cause, failing); failing++ {
-					if failing > 300 {
-						t.Fatal("no end")
-					}
-				}
-			})
+	bothWays(t, func(t *testing.T, m mode) {
+		kinds := []crashfs.Kind{
+			crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir, crashfs.OpRename,
+			crashfs.OpTruncate,
 		}
-	}
+		for _, kind := range kinds {
+			for _, cause := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.EDQUOT} {
+				t.Run(fmt.Sprint(kind, "/", cause.Error()), func(t *testing.T) {
+					t.Parallel()
+					for failing := 1; failOne(t, m, kind, cause, failing); failing++ {
+						if failing > 300 {
+							t.Fatal("no end")
+						}
+					}
+				})
+			}
+		}
+	})
 }
 
 // failOne runs a fixed load in which one call fails, and all later ones of its kind for a while; false when the load
 // has no such call.
-func failOne(t *testing.T, kind crashfs.Kind, cause syscall.Errno, failing int) bool {
+func failOne(t *testing.T, m mode, kind crashfs.Kind, cause syscall.Errno, failing int) bool {
 	t.Helper()
 	disk := newDisk(t)
-	s, err := Open(small(disk))
+	s, err := Open(small(t, m, disk))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +387,7 @@ func failOne(t *testing.T, kind crashfs.Kind, cause syscall.Errno, failing int) 
 	if err := s.Close(); err != nil && !stopped {
 		t.Errorf("call %d: close: %v", failing, err)
 	}
-	s, err = Open(small(after))
+	s, err = Open(small(t, m, after))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,79 +400,81 @@ func failOne(t *testing.T, kind crashfs.Kind, cause syscall.Errno, failing int) 
 
 // TestSyncErrorStopsWriting: no Put succeeds after it, of either writer, also when later syncs would; reads go on.
 func TestSyncErrorStopsWriting(t *testing.T) {
-	t.Parallel()
-	disk := newDisk(t)
-	s := open(t, small(disk))
-	ref := put(t, s, 0, random(1, 1000))
-	put(t, s, 1, random(2, 1000))
-	disk.SetHook(func(op crashfs.Op) error {
-		if op.Kind == crashfs.OpSync {
-			return syscall.EIO
+	bothWays(t, func(t *testing.T, m mode) {
+		disk := newDisk(t)
+		s := open(t, small(t, m, disk))
+		ref := put(t, s, 0, random(1, 1000))
+		put(t, s, 1, random(2, 1000))
+		disk.SetHook(func(op crashfs.Op) error {
+			if op.Kind == crashfs.OpSync {
+				return syscall.EIO
+			}
+			return nil
+		})
+		_, err := s.Put(context.Background(), 0, bytes.NewReader([]byte("x")), ID{})
+		if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+			t.Errorf("Put: %v", err)
 		}
-		return nil
-	})
-	_, err := s.Put(context.Background(), 0, bytes.NewReader([]byte("x")), ID{})
-	if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
-		t.Errorf("Put: %v", err)
-	}
-	disk.SetHook(nil)
-	for shard := range uint32(2) {
-		for _, n := range []int{10, 60_000} {
-			if _, err := s.Put(context.Background(), shard, bytes.NewReader(random(9, n)), ID{}); !errors.Is(err, ErrFailed) {
-				t.Errorf("shard %d, %d octets: %v", shard, n, err)
+		disk.SetHook(nil)
+		for shard := range uint32(2) {
+			for _, n := range []int{10, 60_000} {
+				if _, err := s.Put(context.Background(), shard, bytes.NewReader(random(9, n)), ID{}); !errors.Is(err, ErrFailed) {
+					t.Errorf("shard %d, %d octets: %v", shard, n, err)
+				}
 			}
 		}
-	}
-	if err := s.Writable(1); !errors.Is(err, ErrFailed) || !s.Stats().Failed {
-		t.Errorf("Writable: %v", err)
-	}
-	if _, err := s.Compact(context.Background(), newRows()); !errors.Is(err, ErrFailed) {
-		t.Errorf("Compact: %v", err)
-	}
-	if err := s.Check(ref, sha256.Sum256(random(1, 1000))); err != nil {
-		t.Errorf("read: %v", err)
-	}
+		if err := s.Writable(1); !errors.Is(err, ErrFailed) || !s.Stats().Failed {
+			t.Errorf("Writable: %v", err)
+		}
+		if _, err := s.Compact(context.Background(), newRows()); !errors.Is(err, ErrFailed) {
+			t.Errorf("Compact: %v", err)
+		}
+		if err := s.Check(ref, sha256.Sum256(random(1, 1000))); err != nil {
+			t.Errorf("read: %v", err)
+		}
+	})
 }
 
 // TestFullDiskPasses fills disks of many sizes: ErrFull before the reserve is touched, all that was answered is there,
 // and with new space Put works at once.
 func TestFullDiskPasses(t *testing.T) {
-	t.Parallel()
-	for capacity := int64(20 << 10); capacity < 400<<10; capacity += 13_000 {
-		disk := newDisk(t)
-		disk.SetCapacity(capacity)
-		o := small(disk)
-		o.Reserve = 5000
-		s, err := Open(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Recover(context.Background(), nil, nil); err != nil {
-			t.Fatal(err)
-		}
-		x := newRows()
-		for i := 0; ; i++ {
-			err := x.put(s, uint32(i), random(uint64(i), 3000+i%3*20_000))
-			if err == nil {
-				continue
+	bothWays(t, func(t *testing.T, m mode) {
+		for capacity := int64(20 << 10); capacity < 400<<10; capacity += 13_000 {
+			disk := newDisk(t)
+			disk.SetCapacity(capacity)
+			o := small(t, m, disk)
+			o.Reserve = 5000
+			s, err := Open(o)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if !errors.Is(err, ErrFull) {
-				t.Fatalf("capacity %d: %v", capacity, err)
+			if _, err := s.Recover(context.Background(), nil, nil); err != nil {
+				t.Fatal(err)
 			}
-			break
+			x := newRows()
+			for i := 0; ; i++ {
+				err := x.put(s, uint32(i), random(uint64(i), 3000+i%3*20_000))
+				if err == nil {
+					continue
+				}
+				if !errors.Is(err, ErrFull) {
+					t.Fatalf("capacity %d: %v", capacity, err)
+				}
+				break
+			}
+			if free, _ := disk.Free("/"); free < o.Reserve {
+				t.Errorf("capacity %d: %d octets left, the reserve is used", capacity, free)
+			}
+			if err := s.Writable(100 << 10); !errors.Is(err, ErrFull) {
+				t.Errorf("capacity %d: Writable: %v", capacity, err)
+			}
+			disk.SetCapacity(capacity + 1<<20)
+			if err := x.put(s, 0, random(999, 30_000)); err != nil {
+				t.Errorf("capacity %d: with new space: %v", capacity, err)
+			}
+			if err := errors.Join(x.verifyAll(s, x.refs), s.Close()); err != nil {
+				t.Errorf("capacity %d: %v", capacity, err)
+			}
 		}
-		if free, _ := disk.Free("/"); free < o.Reserve {
-			t.Errorf("capacity %d: %d octets left, the reserve is used", capacity, free)
-		}
-		if err := s.Writable(100 << 10); !errors.Is(err, ErrFull) {
-			t.Errorf("capacity %d: Writable: %v", capacity, err)
-		}
-		disk.SetCapacity(capacity + 1<<20)
-		if err := x.put(s, 0, random(999, 30_000)); err != nil {
-			t.Errorf("capacity %d: with new space: %v", capacity, err)
-		}
-		if err := errors.Join(x.verifyAll(s, x.refs), s.Close()); err != nil {
-			t.Errorf("capacity %d: %v", capacity, err)
-		}
-	}
+	})
 }

@@ -17,7 +17,7 @@ import (
 func packOf(tb testing.TB, contents ...[]byte) []byte {
 	tb.Helper()
 	disk := crashfs.New()
-	s := open(tb, small(disk))
+	s := open(tb, small(tb, mode{true}, disk))
 	var g Segment
 	for _, c := range contents {
 		g = put(tb, s, 0, c).Segment
@@ -48,7 +48,7 @@ func FuzzRecover(f *testing.F) {
 		}
 		ctx := context.Background()
 		disk := crashfs.New()
-		o := small(disk)
+		o := small(t, mode{true}, disk)
 		if err := disk.MkdirAll(o.Dir+"/packs", 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -97,7 +97,7 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		disk := crashfs.New()
-		s := open(t, small(disk))
+		s := open(t, small(t, mode{true}, disk))
 		file, err := disk.OpenFile(s.path(5), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			t.Fatal(err)

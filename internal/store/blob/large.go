@@ -27,6 +27,26 @@ func (s *Store) putLarge(ctx context.Context, c Content, size int64, id ID) (Ref
 	if err != nil {
 		return Ref{}, err
 	}
+	x, err := s.takeSeal(id, size)
+	if err != nil {
+		return Ref{}, err
+	}
+	var keyID uint32
+	if x != nil {
+		keyID = x.id
+		defer s.codec.giveBack(x)
+	}
+	ref, err := s.putLargeSealed(ctx, c, size, id, compress, x)
+	if err != nil {
+		s.doneSealing(keyID)
+		return Ref{}, err
+	}
+	s.keepSealing(ref.Segment, keyID)
+	return ref, nil
+}
+
+// putLargeSealed makes the file.
+func (s *Store) putLargeSealed(ctx context.Context, c Content, size int64, id ID, compress bool, x *seal) (Ref, error) {
 	space := segmentHeaderSize + maxRecordSize(size)
 	if err := s.room(space); err != nil {
 		return Ref{}, err
@@ -44,7 +64,7 @@ func (s *Store) putLarge(ctx context.Context, c Content, size int64, id ID) (Ref
 	if err != nil {
 		return Ref{}, classify(err)
 	}
-	ref, err := s.writeLarge(ctx, f, c, Ref{Segment: g, Offset: segmentHeaderSize, Len: size}, id, m, compress)
+	ref, err := s.writeLarge(ctx, f, c, Ref{Segment: g, Offset: segmentHeaderSize, Len: size, Sum: id.prefix()}, id, m, compress, x)
 	if err == nil {
 		err = s.sync(f)
 	}
@@ -82,8 +102,15 @@ func (s *Store) beginCall() error {
 
 // writeLarge writes the record of a large content: blocks, table, tail, and then the header, when the lengths are known.
 func (s *Store) writeLarge(
-	ctx context.Context, f durable.File, c Content, ref Ref, id ID, m marker, compress bool,
+	ctx context.Context, f durable.File, c Content, ref Ref, id ID, m marker, compress bool, x *seal,
 ) (Ref, error) {
+	h := recordHeader{id: id, len: ref.Len}
+	if x != nil {
+		if err := x.draw(s.codec.rand); err != nil {
+			return Ref{}, err
+		}
+		h.flags, h.keyID = flagEncrypted, x.id
+	}
 	buf := s.codec.block()
 	defer s.codec.blocks.Put(buf)
 	n := blocks(ref.Len)
@@ -94,7 +121,7 @@ func (s *Store) writeLarge(
 		if err := errors.Join(ctx.Err(), s.ctx.Err()); err != nil {
 			return Ref{}, fmt.Errorf("blob: put: %w", err)
 		}
-		b, crc, err := s.codec.encodeBlock((*buf)[:0], c, ref.Len, i, compress)
+		b, crc, err := s.codec.encodeBlock((*buf)[:0], c, ref.Len, i, compress, x)
 		if err != nil {
 			return Ref{}, err
 		}
@@ -113,14 +140,18 @@ func (s *Store) writeLarge(
 	}
 	stored := at - begin
 	ref.StoredLen = recordSize(ref.Len, stored)
-	h := recordHeader{id: id, len: ref.Len, stored: ref.StoredLen}
-	if compress && stored < ref.Len {
+	h.stored = ref.StoredLen
+	full := ref.Len
+	if x != nil {
+		full += sealOverhead(ref.Len)
+	}
+	if compress && stored < full {
 		h.flags |= flagCompressed
 	}
 	header := make([]byte, recordHeaderSize)
 	crc := h.encode(header, m, ref.Segment, ref.Offset)
 	end = end[:len(end)+tailSize]
-	sealBodyEnd(end, ref, h.flags, 0, crc)
+	sealBodyEnd(end, ref, h.flags, h.keyID, crc)
 	if err := f.Truncate(ref.End()); err != nil {
 		return Ref{}, err
 	}

@@ -30,7 +30,7 @@ func (s *Store) Put(ctx context.Context, shard uint32, c Content, sum ID) (Ref, 
 	if err := s.pending.Acquire(ctx, weight); err != nil {
 		return Ref{}, err
 	}
-	e, err := s.codec.encode(c, size, sum)
+	e, err := s.encode(c, size, sum)
 	if err != nil {
 		s.pending.Release(weight)
 		return Ref{}, err
@@ -42,11 +42,38 @@ func (s *Store) Put(ctx context.Context, shard uint32, c Content, sum ID) (Ref, 
 	return r.wait(ctx)
 }
 
+// encode makes the record of a content, sealed with the current key.
+func (s *Store) encode(c Content, size int64, sum ID) (*encoded, error) {
+	x, err := s.takeSeal(sum, size)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.codec.encode(c, size, sum, x)
+	s.codec.giveBack(x)
+	if err != nil {
+		if x != nil {
+			s.doneSealing(x.id)
+		}
+		return nil, err
+	}
+	e.counted = x != nil
+	return e, nil
+}
+
+// drop gives up a record that no writer was given.
+func (s *Store) drop(e *encoded) {
+	s.codec.recycle(e.buf)
+	if e.counted {
+		s.doneSealing(e.keyID)
+	}
+}
+
 func (s *Store) writer(shard uint32) *writer { return s.writers[shard%uint32(len(s.writers))] }
 
 // request is one record on its way through a writer.
 type request struct {
 	e      *encoded
+	turn   Segment       // in place of a record: end this pack
 	weight int64         // taken from Store.pending
 	done   chan struct{} // gets one value when ref and err are set
 	state  atomic.Int32
@@ -76,7 +103,7 @@ func (r *request) wait(ctx context.Context) (Ref, error) {
 
 // finish answers a request and gives back what it held. A record whose caller has gone is dead.
 func (s *Store) finish(r *request, ref Ref, err error) {
-	s.codec.recycle(r.e.buf)
+	e := r.e
 	r.e = nil
 	s.pending.Release(r.weight)
 	if err == nil {
@@ -85,6 +112,7 @@ func (s *Store) finish(r *request, ref Ref, err error) {
 			info.inflight++
 		})
 	}
+	s.drop(e) // the pack counts it now
 	r.ref, r.err = ref, err
 	if r.state.CompareAndSwap(waiting, answered) {
 		r.done <- struct{}{}
@@ -101,6 +129,7 @@ func (s *Store) Settle(ref Ref, kept bool) {
 		if !kept {
 			s.remove(ref.Segment)
 		}
+		s.settleSealing(ref.Segment)
 		return
 	}
 	s.table.update(ref.Segment, func(info *segmentInfo) {

@@ -66,7 +66,7 @@ func (s *Store) readRaw(f durable.File, ref Ref, src []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if end.flags&flagCompressed != 0 { // it saved less than the padding: rare, but allowed
+	if end.flags != 0 { // it saved less than the padding, or than encryption took: rare, but allowed
 		return s.decode(ref, append([]byte(nil), src...), src)
 	}
 	for i := range blocks(ref.Len) {
@@ -85,11 +85,16 @@ func (s *Store) decode(ref Ref, stored, buf []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	x, err := s.opener(ref, end, stored[:min(nonceSize, len(stored))])
+	if err != nil {
+		return nil, err
+	}
+	defer s.codec.giveBack(x)
 	dst := grow(buf, ref.Len)
 	at := 0
 	for i := range blocks(ref.Len) {
 		n, crc := end.entry(i)
-		if err := s.codec.decodeBlock(dst[i*blockSize:], stored[at:at+n], blockLen(ref.Len, i), crc); err != nil {
+		if err := s.codec.decodeBlock(dst[i*blockSize:], stored[at:at+n], blockLen(ref.Len, i), crc, x, i); err != nil {
 			return nil, damaged(ref, i, err)
 		}
 		at += n
@@ -127,6 +132,8 @@ type Reader struct {
 	ref Ref
 	end bodyEnd
 	at  []int64 // offset of each block in the segment; nil when they are stored as they are
+	// seal opens the blocks of an encrypted record; guarded by mu as a block is opened at a time
+	seal *seal
 
 	mu     sync.Mutex
 	cached int64 // number of the block in block, -1 for none
@@ -159,8 +166,17 @@ func (r *Reader) init() error {
 		return err
 	}
 	var err error
-	if r.end, err = openBodyEnd(b, r.ref); err != nil || r.end.flags&flagCompressed == 0 {
+	if r.end, err = openBodyEnd(b, r.ref); err != nil || r.end.flags == 0 {
 		return err
+	}
+	if r.end.encrypted() && r.ref.Len > 0 {
+		var nonce [nonceSize]byte
+		if err := readStored(r.h.file, nonce[:], r.ref.Offset+recordHeaderSize, r.ref); err != nil {
+			return err
+		}
+		if r.seal, err = r.s.opener(r.ref, r.end, nonce[:]); err != nil {
+			return err
+		}
 	}
 	r.at = make([]int64, blocks(r.ref.Len))
 	at := r.ref.Offset + recordHeaderSize
@@ -234,7 +250,7 @@ func (r *Reader) readBlock(dst []byte, i int64) error {
 	if r.at != nil {
 		at = r.at[i]
 	}
-	if n < len(dst) {
+	if n != len(dst) || r.seal != nil {
 		b := r.s.codec.block()
 		defer r.s.codec.blocks.Put(b)
 		stored = (*b)[:n]
@@ -242,7 +258,7 @@ func (r *Reader) readBlock(dst []byte, i int64) error {
 	if err := readStored(r.h.file, stored, at, r.ref); err != nil {
 		return err
 	}
-	if err := r.s.codec.decodeBlock(dst, stored, len(dst), crc); err != nil {
+	if err := r.s.codec.decodeBlock(dst, stored, len(dst), crc, r.seal, i); err != nil {
 		return damaged(r.ref, i, err)
 	}
 	return nil
@@ -260,6 +276,8 @@ func (r *Reader) Close() error {
 		r.s.codec.blocks.Put(r.block)
 		r.block = nil
 	}
+	r.s.codec.giveBack(r.seal)
+	r.seal = nil
 	r.s.files.release(r.h)
 	return nil
 }

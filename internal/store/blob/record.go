@@ -27,7 +27,7 @@ const (
 // Flags of a record.
 const (
 	flagCompressed uint32 = 1 << iota // blocks shorter than their content are zstd frames
-	flagEncrypted                     // reserved: key id and nonce say how
+	flagEncrypted                     // each block is sealed with the key of the key id
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -80,7 +80,6 @@ type recordHeader struct {
 	stored int64
 	flags  uint32
 	keyID  uint32
-	nonce  [16]byte
 }
 
 // encode writes the header of the record at ref into b and returns its CRC. The CRC covers the place too, so that a
@@ -93,8 +92,7 @@ func (h *recordHeader) encode(b []byte, m marker, g Segment, off int64) uint32 {
 	binary.LittleEndian.PutUint64(b[48:], uint64(h.stored))
 	binary.LittleEndian.PutUint32(b[56:], h.flags)
 	binary.LittleEndian.PutUint32(b[60:], h.keyID)
-	copy(b[64:80], h.nonce[:])
-	binary.LittleEndian.PutUint32(b[80:], 0)
+	clear(b[64:84]) // reserved
 	crc := crc32.Checksum(b[:84], castagnoli) ^ placeSum(uint64(g), uint64(off))
 	binary.LittleEndian.PutUint32(b[84:], crc)
 	return crc
@@ -120,7 +118,6 @@ func decodeRecordHeader(b []byte, m marker, g Segment, off int64) (recordHeader,
 	}
 	h.flags = binary.LittleEndian.Uint32(b[56:])
 	h.keyID = binary.LittleEndian.Uint32(b[60:])
-	copy(h.nonce[:], b[64:80])
 	return h, true
 }
 
@@ -153,12 +150,9 @@ func recordSize(length, stored int64) int64 {
 	return recordHeaderSize + alignUp(stored) + bodyEndSize(length)
 }
 
-// encryptionOverhead is what an encrypted block may be longer: the authentication tag of AES-GCM.
-const encryptionOverhead = 16
-
 // maxRecordSize is the most that a record of a content may take.
 func maxRecordSize(length int64) int64 {
-	return recordSize(length, length+blocks(length)*encryptionOverhead)
+	return recordSize(length, length+sealOverhead(length))
 }
 
 // BufferSize is the capacity at which ReadInto of the Ref does not allocate.
@@ -179,6 +173,8 @@ type bodyEnd struct {
 	flags uint32
 	keyID uint32
 }
+
+func (e *bodyEnd) encrypted() bool { return e.flags&flagEncrypted != 0 }
 
 // stored returns the stored length and the checksum of block i.
 func (e *bodyEnd) entry(i int64) (stored int, crc uint32) {
@@ -213,17 +209,17 @@ func openBodyEnd(b []byte, ref Ref) (bodyEnd, error) {
 		return bodyEnd{}, fmt.Errorf("%w: %s: checksum of the record", ErrCorrupt, ref)
 	}
 	e := bodyEnd{table: b[:len(b)-tailSize], flags: binary.LittleEndian.Uint32(t), keyID: binary.LittleEndian.Uint32(t[4:])}
-	if e.flags&flagEncrypted != 0 {
-		return bodyEnd{}, fmt.Errorf("%w: %s with key %d", ErrEncrypted, ref, e.keyID)
-	}
-	if e.flags&^flagCompressed != 0 {
+	if e.flags&^(flagCompressed|flagEncrypted) != 0 {
 		return bodyEnd{}, fmt.Errorf("%w: %s: unknown flags %#x", ErrCorrupt, ref, e.flags)
 	}
 	var sum int64
 	for i := range blocks(ref.Len) {
 		n, _ := e.entry(i)
-		full := blockLen(ref.Len, i)
-		if n > full || (n < full && e.flags&flagCompressed == 0) {
+		least, full := 0, blockLen(ref.Len, i)
+		if e.encrypted() {
+			least, full = sealedSize(0, i), sealedSize(full, i)
+		}
+		if n > full || n < least || (n < full && e.flags&flagCompressed == 0) {
 			return bodyEnd{}, fmt.Errorf("%w: %s: length of block %d", ErrCorrupt, ref, i)
 		}
 		sum += int64(n)

@@ -205,11 +205,14 @@ func (s *Store) scanTail(
 	}
 }
 
-// whole reads the blocks of a record and says whether all are right. A record that only can't be decrypted is whole.
+// whole reads the blocks of a record and says whether all are right. Of one that can't be decrypted the checksums say it.
 func (s *Store) whole(ref Ref) bool {
 	r, err := s.Open(ref)
+	if errors.Is(err, ErrEncrypted) {
+		return s.checkStored(ref) == nil
+	}
 	if err != nil {
-		return errors.Is(err, ErrEncrypted)
+		return false
 	}
 	_, err = io.Copy(io.Discard, io.NewSectionReader(r, 0, r.Size()))
 	return errors.Join(err, r.Close()) == nil

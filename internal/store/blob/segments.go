@@ -14,11 +14,12 @@ import (
 // segmentInfo is what is known of one pack.
 type segmentInfo struct {
 	shard    uint32
-	end      int64 // after the last whole record
-	live     int64 // octets of records that are still named, as far as Settle and Delete told
-	inflight int   // Puts that are not settled yet
-	sealed   bool  // nothing is written to it any more
-	stuck    bool  // holds a damaged record that can't be moved: not compacted again before a restart
+	end      int64  // after the last whole record
+	live     int64  // octets of records that are still named, as far as Settle and Delete told
+	inflight int    // Puts that are not settled yet
+	sealed   bool   // nothing is written to it any more
+	sweptFor uint32 // the key that all its records were found under; while it is the current one, they stay so
+	stuck    bool   // holds a damaged record that can't be moved: not compacted again before a restart
 }
 
 // segmentTable holds the packs. Large files need no entry: each is alive until it is deleted.

@@ -133,6 +133,14 @@ func (w *writer) stop() {
 func (w *writer) commit(batch []*request) {
 	var full error // the pack can't grow: only what fits in what it has
 	for _, r := range batch {
+		if r.turn != 0 {
+			w.flush()
+			if w.pack != nil && w.pack.g == r.turn {
+				w.seal()
+			}
+			r.done <- struct{}{}
+			continue
+		}
 		if r.state.Load() == abandoned {
 			w.s.finish(r, Ref{}, ErrClosed) // nobody hears it
 			continue

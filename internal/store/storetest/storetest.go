@@ -4,12 +4,16 @@
 package storetest
 
 import (
+	"crypto/rand"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
+	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/sqlite"
 )
 
@@ -22,11 +26,39 @@ func New(tb testing.TB) *store.Store {
 // Open opens the store in dir, with SQLite and packs, and closes it at the end of the test. clock may be nil.
 func Open(tb testing.TB, dir string, clock func() time.Time) *store.Store {
 	tb.Helper()
+	return open(tb, dir, clock, nil)
+}
+
+// OpenEncrypted is Open with keys, which it makes at the first time.
+func OpenEncrypted(tb testing.TB, dir string, clock func() time.Time) *store.Store {
+	tb.Helper()
+	o := keyring.Options{
+		Files:  [2]string{filepath.Join(dir, "keys"), filepath.Join(dir, "blobs", "keys")},
+		Source: keyring.Source{Kind: keyring.File, File: filepath.Join(dir, "master.key")},
+	}
+	ring, err := keyring.Open(tb.Context(), o)
+	if errors.Is(err, keyring.ErrNoFile) {
+		var m *keyring.Master
+		if m, err = keyring.NewMaster(rand.Reader); err == nil {
+			err = keyring.WriteMaster(durable.OS, o.Source.File, m, time.Now())
+		}
+		if err == nil {
+			ring, err = keyring.Create(tb.Context(), o, true)
+		}
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return open(tb, dir, clock, ring)
+}
+
+func open(tb testing.TB, dir string, clock func() time.Time, keys blob.Keys) *store.Store {
+	tb.Helper()
 	db, err := sqlite.Open(tb.Context(), filepath.Join(dir, "mail.db"), sqlite.Options{})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	blobs, err := blob.Open(blob.Options{Dir: filepath.Join(dir, "blobs"), Reserve: -1})
+	blobs, err := blob.Open(blob.Options{Dir: filepath.Join(dir, "blobs"), Reserve: -1, Keys: keys})
 	if err != nil {
 		tb.Fatal(err)
 	}
