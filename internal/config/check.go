@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -48,6 +49,7 @@ func (c *checker) config(cfg *Config) {
 	if len(cfg.Listeners) > 0 && len(cfg.Certificates) == 0 {
 		c.bad("certificate", "is missing: every listener needs TLS; `waxwing init` makes a self-signed certificate")
 	}
+	c.encryption(&cfg.Encryption)
 	c.listeners(cfg)
 	for i, x := range cfg.SMTP.XClient {
 		if _, err := parsePrefix(x); err != nil {
@@ -87,6 +89,24 @@ func (c *checker) hostname(cfg *Config) {
 		return
 	}
 	cfg.Hostname = name
+}
+
+// encryption checks that the source has what it needs.
+func (c *checker) encryption(e *Encryption) {
+	switch e.Source {
+	case KeyFile:
+		if e.File == "" {
+			c.bad("encryption.file", "is missing: the file that holds the master key, e.g. \"keys/master.key\"")
+		}
+	case KeyCredential:
+		if e.Credential == "" || strings.ContainsAny(e.Credential, "/\x00") {
+			c.bad("encryption.credential", "%q is not the name of a credential, e.g. \"waxwing-master-key\"", e.Credential)
+		}
+	case KeyCommand:
+		if len(e.Command) == 0 || !filepath.IsAbs(e.Command[0]) {
+			c.bad("encryption.command", "must begin with the full path of a program, e.g. [\"/usr/local/bin/master-key\"]")
+		}
+	}
 }
 
 func (c *checker) listeners(cfg *Config) {

@@ -28,6 +28,7 @@ type Config struct {
 	Hostname     string        `toml:"hostname" doc:"Host name of this node as other servers see it: in greetings, EHLO, Received and Message-ID. A fully qualified domain name that resolves to this node."`
 	DataDir      string        `toml:"data_dir" doc:"Directory of the database, the message packs, the spool and the control socket. Relative to this file. Two servers on one directory are refused."`
 	Store        Store         `toml:"store" doc:"Where the rows of mailboxes, queue and directory are kept."`
+	Encryption   Encryption    `toml:"encryption" doc:"Encryption at rest: where the master key comes from that wraps the keys of stored messages. Init makes one and writes source = file; without this table messages are stored as they are. A store that has keys does not open without its master key."`
 	Certificates []Certificate `toml:"certificate" doc:"TLS certificates. The first one serves clients that name no host or an unknown one; the others are chosen by the name that the client asks for (SNI)."`
 	Listeners    []Listener    `toml:"listener" doc:"Sockets that take connections."`
 	SMTP         SMTPServer    `toml:"smtp" doc:"The reception of mail from other servers."`
@@ -56,6 +57,26 @@ type Store struct {
 	Driver  Driver `toml:"driver" oneof:"sqlite postgres" doc:"sqlite (embedded, in the data directory) or postgres."`
 	DSNFile string `toml:"dsn_file" doc:"File whose first line is the connection string of PostgreSQL, e.g. postgres://user:password@db.example.net/waxwing?sslmode=verify-full; readable by the server alone. Relative to this file. A server beyond loopback needs sslmode verify-full or verify-ca."`
 }
+
+// Encryption says where the master key of encryption at rest comes from.
+type Encryption struct {
+	Source     KeySource `toml:"source" oneof:"none file credential command" doc:"none: messages are stored as they are. file: the key stands in file. credential: systemd hands it over, with LoadCredentialEncrypted= or LoadCredential= in the unit. command: a program prints it, a client of a key management service say."`
+	File       string    `toml:"file" doc:"The file of source = file, readable by the server alone (mode 0600). Relative to this file. Keep it, and above all its backup, away from the data."`
+	Credential string    `toml:"credential" doc:"Name of the credential of source = credential, in the directory that systemd names in CREDENTIALS_DIRECTORY."`
+	Command    []string  `toml:"command" doc:"Program, by its full path, and arguments of source = command. No shell reads them. It prints the key on standard output: the text of a master key file, 64 hexadecimal digits, or 32 octets in base64."`
+	Timeout    Duration  `toml:"timeout" min:"1s" max:"5m" doc:"How long the command may take."`
+}
+
+// KeySource is a kind of source of the master key.
+type KeySource string
+
+// The sources.
+const (
+	KeyNone       KeySource = "none"
+	KeyFile       KeySource = "file"
+	KeyCredential KeySource = "credential"
+	KeyCommand    KeySource = "command"
+)
 
 // Certificate names the files of one certificate.
 type Certificate struct {
@@ -162,9 +183,10 @@ type Metrics struct {
 // Default is the configuration of a file that says nothing but its host name.
 func Default() Config {
 	return Config{
-		DataDir: "data",
-		Store:   Store{Driver: SQLite},
-		DNS:     DNS{Timeout: Duration(5 * time.Second)},
+		DataDir:    "data",
+		Store:      Store{Driver: SQLite},
+		Encryption: Encryption{Source: KeyNone, Timeout: Duration(10 * time.Second)},
+		DNS:        DNS{Timeout: Duration(5 * time.Second)},
 		Transport: Transport{
 			Port:           25,
 			Concurrency:    100,
@@ -236,6 +258,7 @@ func (c *Config) resolvePaths(dir string) {
 		abs(&c.Certificates[i].Cert)
 		abs(&c.Certificates[i].Key)
 	}
+	abs(&c.Encryption.File)
 	abs(&c.Transport.CAFile)
 	if s := c.Transport.SmartHost; s != nil {
 		abs(&s.PasswordFile)

@@ -153,6 +153,7 @@ func TestWrittenFileIsReadBack(t *testing.T) {
 		cfg.DataDir = "a \"quoted\"\tname\x7f\\"
 		cfg.Certificates = []Certificate{{"tls/cert.pem", "tls/key.pem"}}
 		cfg.Listeners = StandardListeners(loopback)
+		cfg.Encryption.Source, cfg.Encryption.File = KeyFile, "keys/master.key"
 		cfg.DNS.Resolvers = []string{"127.0.0.1:53"}
 		cfg.Transport.Routes = map[string]string{"remote.test": "127.0.0.1:2525"}
 		cfg.Metrics.Address = "127.0.0.1:9325"
