@@ -18,6 +18,10 @@ type accountCommand struct {
 	Resume   accountResume   `cmd:"" help:"Let a suspended account in again."`
 	Password accountPassword `cmd:"" help:"Set the password of an account."`
 	Delete   accountDelete   `cmd:"" help:"Delete an account with all its mail."`
+	Deleted  accountDeleted  `cmd:"" help:"List deleted mail that can be restored."`
+	Restore  accountRestore  `cmd:"" help:"Put deleted mail back into its folders."`
+	Purge    accountPurge    `cmd:"" help:"Remove deleted mail for good, before its time."`
+	Hold     accountHold     `cmd:"" help:"Keep everything of an account, whatever its user does (legal hold)."`
 }
 
 // noQuota is how "no limit" is asked for.
@@ -136,7 +140,10 @@ func (c *accountShow) Run(s *session) error {
 			p.row("language", a.Language)
 			p.row("created", a.Created.Format(timeFormat))
 			if a.Usage != nil {
-				p.row("holds", fmt.Sprintf("%s of %s, %d messages", config.Size(a.Usage.Bytes).Human(), quotaText(a.QuotaBytes), a.Usage.Messages))
+				p.row("holds", useText(a.Usage, a.QuotaBytes, a.QuotaMessages))
+			}
+			if a.Held {
+				p.row("legal hold", "nothing of it goes, see `waxwing account hold`")
 			}
 			if a.Password != nil && !*a.Password {
 				p.row("password", "none: nobody can sign in")

@@ -9,6 +9,7 @@ type domainCommand struct {
 	List   domainList   `cmd:"" help:"List domains."`
 	Show   domainShow   `cmd:"" help:"Show a domain."`
 	Set    domainSet    `cmd:"" help:"Change catch-all, postmaster or the limit of accounts."`
+	Policy domainPolicy `cmd:"" help:"Show or change what holds for a domain: quota of all accounts together, and how long mail is kept."`
 	Remove domainRemove `cmd:"" help:"Take no more mail for a domain; it must have no accounts or aliases."`
 }
 

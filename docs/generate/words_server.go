@@ -14,6 +14,12 @@ var settingWords = map[string]string{
 	"folder.trash":                 "新账号已删除文件夹的名称",
 	"message.recipients":           "每封邮件的收件人数：100 至 10000",
 	"message.size":                 "每封邮件的字节数：65536 至 1073741824",
+	"retention.junk_days":          "垃圾邮件文件夹中的邮件保留的天数，到期移除；0 为不移除",
+	"retention.tombstone_days":     "为邮件程序记住已移除邮件编号的天数：7 至 36500；0 为永久",
+	"retention.trash_days":         "已删除文件夹中的邮件保留的天数，到期移除；0 为不移除",
+	"scrub.rate":                   "后台反复读取全部邮件以发现损坏的速度，字节每秒；0 为不进行",
+	"undelete.days":                "管理员可恢复已删除邮件的天数；0 为立即删除",
+	"undelete.erase_days":          "不可再恢复的邮件在多少天之内从磁盘上抹去：1 至 365",
 }
 
 // metricWords are the metrics in Chinese; the English words are the help texts that the server itself gives.
@@ -27,6 +33,7 @@ var metricWords = map[string]string{
 	"waxwing_queue_attempt_seconds":     "向收件人投递的尝试耗时，按结果区分。",
 	"waxwing_queue_damaged_total":       "因数据或邮件无法读取而搁置的收件人数。",
 	"waxwing_queue_reports_total":       "发给发件人的投递状态通知数。",
+	"waxwing_quota_warnings_total":      "配额即将用满的提醒数，按达到的百分比区分。",
 	"waxwing_sessions":                  "当前会话数。",
 	"waxwing_sessions_total":            "累计会话数。",
 	"waxwing_sign_ins_total":            "登录尝试次数。",

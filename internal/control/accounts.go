@@ -36,6 +36,7 @@ type Account struct {
 	Mailboxes []Mailbox `json:"mailboxes,omitempty"`
 	Aliases   []string  `json:"aliases,omitempty"`
 	Password  *bool     `json:"has_password,omitempty"`
+	Held      bool      `json:"held,omitempty"` // under a legal hold
 }
 
 // Usage is what an account holds.
@@ -158,6 +159,9 @@ func (s *Service) accountShow(ctx context.Context, req AccountRef) (Account, err
 		return Account{}, err
 	}
 	out.Usage = &Usage{Bytes: usage.Bytes, Messages: usage.Messages}
+	if _, out.Held, err = s.store.Holds(ctx, a.ID); err != nil {
+		return Account{}, err
+	}
 	if out.Mailboxes, err = s.mailboxes(ctx, a.ID); err != nil {
 		return Account{}, err
 	}

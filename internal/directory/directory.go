@@ -110,6 +110,8 @@ type Options struct {
 	Clock        func() time.Time // time.Now when nil
 	Logger       *slog.Logger
 	CacheEntries int // addresses held in memory; 100,000 when 0
+	// OnSettings is called with the settings at the start and after each change of them. It must not call the Directory.
+	OnSettings func(Settings)
 }
 
 // Directory answers who mail is for. It is safe for concurrent use and starts no goroutine.
@@ -117,6 +119,8 @@ type Directory struct {
 	repo  Repository
 	clock func() time.Time
 	log   *slog.Logger
+
+	onSettings func(Settings)
 
 	domains  atomic.Pointer[map[string]Domain] // whole, replaced after each change
 	settings atomic.Pointer[Settings]
@@ -127,7 +131,7 @@ type Directory struct {
 
 // New reads domains and settings and gives a Directory over the repository (a *store.Store).
 func New(ctx context.Context, repo Repository, opts Options) (*Directory, error) {
-	d := &Directory{repo: repo, clock: opts.Clock, log: opts.Logger, cache: newLookupCache(opts.CacheEntries)}
+	d := &Directory{repo: repo, clock: opts.Clock, log: opts.Logger, cache: newLookupCache(opts.CacheEntries), onSettings: opts.OnSettings}
 	if d.clock == nil {
 		d.clock = time.Now
 	}

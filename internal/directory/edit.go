@@ -44,6 +44,13 @@ func (d *Directory) commit(ctx context.Context, e store.DirectoryEdit, settings 
 	return made, err
 }
 
+// tell tells who wants to know of the settings in force.
+func (d *Directory) tell(s Settings) {
+	if d.onSettings != nil {
+		d.onSettings(s)
+	}
+}
+
 // raise notes the version of a commit, and the settings that it made. Commits may return in another order than they
 // were made in: the version never goes back.
 func (d *Directory) raise(version int64, settings *Settings) {
@@ -55,6 +62,9 @@ func (d *Directory) raise(version int64, settings *Settings) {
 		}
 		next.Version = max(version, old.Version)
 		if d.settings.CompareAndSwap(old, &next) {
+			if settings != nil {
+				d.tell(next)
+			}
 			return
 		}
 	}

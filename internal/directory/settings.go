@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -31,6 +32,13 @@ type Settings struct {
 	TrashFolder         string
 	JunkFolder          string
 	ArchiveFolder       string
+
+	UndeleteDays  int   // for which what was deleted can be restored
+	EraseDays     int   // within which it is then gone from the disk
+	TrashDays     int   // after which messages leave the folder for deleted mail; 0: never
+	JunkDays      int   // the same for the junk folder
+	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
+	ScrubRate     int64 // octets a second that the scrub reads; 0: none
 }
 
 // Setting describes one setting for those who show or change it.
@@ -74,6 +82,32 @@ var settingDefs = []settingDef{
 	{"message.size", "octets of one message: 65536 to 1073741824", func(s *Settings) any { return &s.MessageSize }, func(s *Settings) string {
 		return allowed(s.MessageSize >= 64<<10 && s.MessageSize <= 1<<30, "65536 (64 KiB) to 1073741824 (1 GiB)")
 	}},
+	{"retention.junk_days", "days after which messages leave the junk folder; 0: never", func(s *Settings) any { return &s.JunkDays }, func(s *Settings) string { return someDays(s.JunkDays) }},
+	{"retention.tombstone_days", "days for which the ids of removed messages are remembered for mail programs; 7 to 36500, 0: for ever", func(s *Settings) any { return &s.TombstoneDays }, func(s *Settings) string {
+		return allowed(s.TombstoneDays == 0 || s.TombstoneDays >= 7 && s.TombstoneDays <= maxDays, "0 (for ever) or 7 to 36500")
+	}},
+	{"retention.trash_days", "days after which messages leave the folder for deleted mail; 0: never", func(s *Settings) any { return &s.TrashDays }, func(s *Settings) string { return someDays(s.TrashDays) }},
+	{"scrub.rate", "octets a second at which all stored mail is read again and again to find damage; 0: not at all", func(s *Settings) any { return &s.ScrubRate }, func(s *Settings) string {
+		return allowed(s.ScrubRate == 0 || s.ScrubRate >= 64<<10 && s.ScrubRate <= 1<<30, "0 (not at all) or 65536 (64 KiB) to 1073741824 (1 GiB)")
+	}},
+	{"undelete.days", "days for which an administrator can restore what was deleted; 0: it goes at once", func(s *Settings) any { return &s.UndeleteDays }, func(s *Settings) string { return someDays(s.UndeleteDays) }},
+	{"undelete.erase_days", "days within which what can't be restored any more is overwritten on the disk: 1 to 365", func(s *Settings) any { return &s.EraseDays }, func(s *Settings) string {
+		return allowed(s.EraseDays >= 1 && s.EraseDays <= 365, "1 to 365")
+	}},
+}
+
+// maxDays bounds settings in days.
+const maxDays = 36_500
+
+func someDays(n int) string { return allowed(n >= 0 && n <= maxDays, "0 to 36500") }
+
+// Policy is what the settings say about the keeping of mail.
+func (s Settings) Policy() store.Policy {
+	const day = 24 * time.Hour
+	return store.Policy{
+		Undelete: time.Duration(s.UndeleteDays) * day, Erase: time.Duration(s.EraseDays) * day, Tombstones: time.Duration(s.TombstoneDays) * day,
+		Trash: time.Duration(s.TrashDays) * day, Junk: time.Duration(s.JunkDays) * day,
+	}
 }
 
 // DefaultSettings are the settings of a new server.
@@ -81,6 +115,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MessageSize: 50 << 20, Recipients: 1000, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
+		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20,
 	}
 }
 
@@ -300,5 +335,6 @@ func (d *Directory) reloadSettings(ctx context.Context) error {
 	}
 	s.Version = version
 	d.settings.Store(&s)
+	d.tell(s)
 	return nil
 }

@@ -204,12 +204,13 @@ type Receipt struct {
 
 // Refusals that stand for failures of this server: the sender keeps the message and tries again.
 var (
-	replyDirectory = reply(451, "4.3.0", "the directory can't be asked now, try again later")
-	replyExpansion = reply(451, "4.3.5", "the address is configured wrongly here, try again later")
-	replyStore     = reply(451, "4.3.0", "the message can't be stored now, try again later")
-	replyFull      = reply(452, "4.3.1", "no room for messages now, try again later")
-	replyQuota     = reply(452, "4.2.2", "the mailbox is full, try again later")
-	replyOrder     = reply(503, "5.5.1", "bad sequence of commands")
+	replyDirectory   = reply(451, "4.3.0", "the directory can't be asked now, try again later")
+	replyExpansion   = reply(451, "4.3.5", "the address is configured wrongly here, try again later")
+	replyStore       = reply(451, "4.3.0", "the message can't be stored now, try again later")
+	replyFull        = reply(452, "4.3.1", "no room for messages now, try again later")
+	replyDomainQuota = reply(452, "4.2.2", "the mailboxes of this domain are full, try again later")
+	replyQuota       = reply(452, "4.2.2", "the mailbox is full, try again later")
+	replyOrder       = reply(503, "5.5.1", "bad sequence of commands")
 )
 
 // reply is a refusal with a fixed text.

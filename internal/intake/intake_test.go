@@ -77,7 +77,7 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	h.dir = dir
 	_, err = dir.AddDomain(ctx, directory.Domain{Name: "example.test"})
 	must(t, err)
-	for _, name := range []string{"anna", "bo", "sue"} {
+	for _, name := range []string{"anna", "bo", "sue", "carol"} {
 		a, err := dir.AddAccount(ctx, directory.NewAccount{Address: addr(t, name+"@example.test")})
 		must(t, err)
 		h.ids[name] = a.ID
@@ -494,11 +494,15 @@ func TestQuota(t *testing.T) {
 	h := newHouse(t)
 	h.ledger.usage[h.ids["anna"]] = store.Usage{Bytes: 900, QuotaBytes: 1000, Messages: 3, QuotaMessages: 10}
 	h.ledger.usage[h.ids["bo"]] = store.Usage{Bytes: 10, QuotaBytes: 1000, Messages: 10, QuotaMessages: 10}
+	full := store.DomainUsage{Domain: "example.test", Bytes: 5000, QuotaBytes: 5100, Messages: 7, QuotaMessages: 8}
+	h.ledger.usage[h.ids["carol"]] = store.Usage{Domain: full}
 	for _, tt := range []struct {
 		to   string
 		size int64
 		want string
 	}{
+		{"carol@example.test", 100, "250"},
+		{"carol@example.test", 101, "452 4.2.2"},
 		{"anna@example.test", 0, "250"},
 		{"anna@example.test", 100, "250"},
 		{"anna@example.test", 101, "452 4.2.2"},

@@ -159,7 +159,7 @@ func (t *Transaction) mayRelay(r *smtp.Rcpt) error {
 	return nil
 }
 
-// quota holds that the accounts of a recipient have room for what the sender declared. One full member of a group
+// quota holds that the accounts of a recipient, and their domains, have room for what the sender declared. One full member of a group
 // doesn't keep the others from their mail: groups fill a mailbox up to twice its quota.
 func (t *Transaction) quota(ctx context.Context, route routing.Route) error {
 	share := int64(1)
@@ -181,6 +181,9 @@ func (t *Transaction) quota(ctx context.Context, route routing.Route) error {
 		if u.QuotaBytes > 0 && u.Bytes+max(t.mail.Size, 1) > u.QuotaBytes*share ||
 			u.QuotaMessages > 0 && u.Messages >= u.QuotaMessages*share {
 			return replyQuota
+		}
+		if d := u.Domain; d.QuotaBytes > 0 && d.Bytes+max(t.mail.Size, 1) > d.QuotaBytes || d.QuotaMessages > 0 && d.Messages >= d.QuotaMessages {
+			return replyDomainQuota
 		}
 	}
 	return nil

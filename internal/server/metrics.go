@@ -29,6 +29,7 @@ type metrics struct {
 	attempts *prometheus.HistogramVec
 	reports  *prometheus.CounterVec
 	damaged  prometheus.Counter
+	quota    *prometheus.CounterVec
 
 	retrieved, retrievedOctets prometheus.Counter
 }
@@ -49,10 +50,12 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		reports:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_queue_reports_total", Help: "Notifications sent to senders."}, []string{"kind"}),
 		damaged:  prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_queue_damaged_total", Help: "Recipients set aside because their rows or messages can't be read."}),
 
+		quota: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_quota_warnings_total", Help: "Warnings that a quota is nearly used up, by the per cent that was reached."}, []string{"percent"}),
+
 		retrieved:       prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_messages_total", Help: "Messages sent by RETR."}),
 		retrievedOctets: prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_octets_total", Help: "Octets of these messages."}),
 	}
-	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.reports, m.damaged)
+	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.reports, m.damaged, m.quota)
 	return m
 }
 

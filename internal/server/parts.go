@@ -34,6 +34,7 @@ type parts struct {
 	smtp     *smtpserver.Server
 	imap     *imapserver.Server
 	pop3     *pop3server.Server
+	quotas   *quotaWarner
 }
 
 func (p *parts) close() error {
@@ -47,6 +48,10 @@ func (p *parts) close() error {
 // build makes the parts from the ground up.
 func (s *Server) build(_ context.Context) error {
 	m := newMetrics(s.reg)
+	s.parts.quotas = &quotaWarner{
+		store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now, log: s.log.With("part", "quota"),
+		told: func(level int64) { m.quota.WithLabelValues(strconv.FormatInt(level, 10)).Inc() },
+	}
 	checker, err := auth.New(s.state.Directory, auth.Options{
 		Logger: telemetry.Bounded(s.log.With("part", "auth"), time.Now), Concurrency: s.cfg.Limits.PasswordHashings,
 		Throttle: auth.ThrottleOptions{Exempt: throttleExempt(s.cfg)},

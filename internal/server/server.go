@@ -150,6 +150,7 @@ func (s *Server) start() error {
 	s.socket = nil
 	s.goBackground(func(ctx context.Context) { s.keys.Watch(ctx, certificateLook) })
 	s.goBackground(s.housekeep)
+	s.goBackground(s.parts.quotas.run)
 	s.goBackground(s.runQueue)
 	for _, l := range s.listening {
 		s.serve(l)

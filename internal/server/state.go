@@ -79,7 +79,10 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	if s.Store, err = openStore(ctx, cfg, log); err != nil {
 		return s, err
 	}
-	s.Directory, err = directory.New(ctx, s.Store, directory.Options{Logger: log.With("part", "directory")})
+	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
+		Logger:     log.With("part", "directory"),
+		OnSettings: func(now directory.Settings) { s.Store.SetPolicy(now.Policy()) },
+	})
 	return s, err
 }
 

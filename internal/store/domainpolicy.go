@@ -239,3 +239,14 @@ func (s *Store) QuotaTold(ctx context.Context, n QuotaNotice) error {
 		return tx.exec(`UPDATE mail_account SET quota_told = $2 WHERE account_id = $1`, n.Account, n.Level)
 	})
 }
+
+// DomainUse sums what the accounts of a domain use now, whether it has a quota or not.
+func (s *Store) DomainUse(ctx context.Context, domain string) (DomainUsage, error) {
+	u := DomainUsage{Domain: domain}
+	err := s.reads.row(ctx, []any{&u.Bytes, &u.Messages}, `SELECT COALESCE(SUM(m.used_octets), 0), COALESCE(SUM(m.used_messages), 0)
+		FROM directory_address AS a JOIN mail_account AS m ON m.account_id = a.account_id WHERE a.domain = $1`, domain)
+	if err != nil {
+		return u, fmt.Errorf("store: use of domain %s: %w", domain, err)
+	}
+	return u, nil
+}

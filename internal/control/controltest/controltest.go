@@ -43,7 +43,9 @@ func New(t testing.TB, server control.Server) *Bench {
 			t.Errorf("close store: %v", err)
 		}
 	})
-	dirs, err := directory.New(t.Context(), st, directory.Options{})
+	dirs, err := directory.New(t.Context(), st, directory.Options{
+		OnSettings: func(now directory.Settings) { st.SetPolicy(now.Policy()) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
