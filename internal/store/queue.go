@@ -103,11 +103,12 @@ func reschedule(tx *Tx, domain string, floor int64) error {
 	return nil
 }
 
-// QueueRest lets a destination that does not answer rest: nothing for it is taken before until.
+// QueueRest lets a destination that does not answer rest: nothing for it is taken before until. It rests not when an
+// administrator wanted it tried since the attempt that did not reach it.
 func (s *Store) QueueRest(ctx context.Context, domain string, until time.Time) error {
 	return s.Write(ctx, func(tx *Tx) error {
 		_, err := tx.Exec(`UPDATE queue_destination SET not_before = $2,
-			due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1`, domain, until.UnixMilli())
+			due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1 AND not_before <> $3`, domain, until.UnixMilli(), forced)
 		if err != nil {
 			return fmt.Errorf("store: rest %s: %w", domain, err)
 		}

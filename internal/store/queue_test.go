@@ -233,6 +233,9 @@ func TestQueueRestsADestination(t *testing.T) {
 	if n, err := s.QueueRetry(t.Context(), store.QueueFilter{To: "a@b.test"}); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
+	if err := s.QueueRest(t.Context(), "b.test", until); err != nil { // by an attempt that ended before the wish
+		t.Fatal(err)
+	}
 	wasForced := false
 	take(t, s, time.Now(), func(q *store.QueueTake) {
 		q.Allow = func(_ string, forced bool) (string, int) { wasForced = forced; return "", 0 }
