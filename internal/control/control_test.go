@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -255,6 +256,59 @@ func TestSettingsAreChangedWithHistoryAndRolledBack(t *testing.T) {
 		old := first + 2
 		if at := value(show(&old), "message.recipients"); at != "1000" {
 			t.Errorf("settings at %d: %v", old, at)
+		}
+	})
+}
+
+// A command that is killed leaves an append behind: who comes next sees what became of it.
+func TestEnsureWaitsForTheAppendThatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	overBoth(t, func(t *testing.T, c control.Carrier, b *controltest.Bench) {
+		ctx := t.Context()
+		b.Account(t, "a@example.test")
+		ref := control.MailboxRef{Account: "a@example.test", Name: "INBOX"}
+		box, err := control.MailboxEnsure.Call(ctx, c, ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := "Subject: x\r\n\r\n"
+		begun, rest := io.Pipe()
+		appended := make(chan error, 1)
+		go func() {
+			req := control.Append{Account: ref.Account, Mailbox: box.ID, Messages: []control.NewMessage{{Size: int64(len(text))}}}
+			_, err := control.MessageAppend.Call(ctx, c, req, begun)
+			appended <- err
+		}()
+		if _, err := rest.Write([]byte(text[:5])); err != nil {
+			t.Fatal(err)
+		}
+		for !control.Appending(b.Service) {
+			runtime.Gosched() // until the operation has begun
+		}
+		soon, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		if _, err := control.MailboxEnsure.Call(soon, c, ref); err == nil {
+			t.Error("it did not wait")
+		}
+		seen := make(chan uint32, 1)
+		go func() {
+			now, err := control.MailboxEnsure.Call(ctx, c, ref)
+			if err != nil {
+				t.Error(err)
+			}
+			seen <- now.UIDNext
+		}()
+		if _, err := rest.Write([]byte(text[5:])); err != nil {
+			t.Fatal(err)
+		}
+		if err := rest.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if next := <-seen; next != box.UIDNext+1 {
+			t.Errorf("UIDNEXT %d, want %d", next, box.UIDNext+1)
+		}
+		if err := <-appended; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -158,7 +158,7 @@ func (s *Service) apply(ctx context.Context, want directory.Document, req Applic
 	if out.Version, err = s.dir.Apply(ctx, plan, req.DeleteMail); err != nil {
 		return Applied{}, err
 	}
-	s.log.Info("configuration applied", "version", out.Version, "changes", len(out.Changes), "actor", directory.Actor(ctx))
+	s.log.Info("configuration applied", "version", out.Version, "changes", len(out.Changes), "actor", actor(ctx))
 	return out, nil
 }
 
@@ -200,3 +200,6 @@ func (doc Document) parse() (directory.Document, error) {
 	}
 	return out, nil
 }
+
+// actor is who asks, for the log.
+func actor(ctx context.Context) string { return directory.Actor(ctx) }

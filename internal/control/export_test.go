@@ -18,3 +18,10 @@ func Exchange(s *Service, name string, body []byte) (status int, text []byte) {
 	s.answer(context.Background(), w, r, name, h)
 	return w.Code, w.Body.Bytes()
 }
+
+// Appending tells whether an append is under way.
+func Appending(s *Service) bool {
+	s.appends.mu.Lock()
+	defer s.appends.mu.Unlock()
+	return len(s.appends.now) > 0
+}

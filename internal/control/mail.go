@@ -78,13 +78,25 @@ type MailboxRef struct {
 	Name    string `json:"name"`
 }
 
-// mailboxEnsure makes the mailbox when it isn't there.
+// ensureWithin bounds how long mailboxEnsure waits for an append.
+const ensureWithin = time.Minute
+
+// mailboxEnsure makes the mailbox when it isn't there. What is being appended to it is in when it returns, or will never
+// be.
 func (s *Service) mailboxEnsure(ctx context.Context, req MailboxRef) (Mailbox, error) {
 	a, err := s.account(ctx, req.Account)
 	if err != nil {
 		return Mailbox{}, err
 	}
 	m, err := s.store.Mailbox(ctx, a.ID, req.Name)
+	if err == nil {
+		limited, cancel := context.WithTimeout(ctx, ensureWithin)
+		defer cancel()
+		if err := s.appends.wait(limited, appendTarget{a.ID, m.ID}); err != nil {
+			return Mailbox{}, Errorf(Unavailable, "another command is putting messages into %s: %w", req.Name, err)
+		}
+		m, err = s.store.Mailbox(ctx, a.ID, req.Name)
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		if m, err = s.store.CreateMailbox(ctx, a.ID, req.Name, ""); err == nil {
 			err = s.store.Subscribe(ctx, a.ID, m.Name, true)
@@ -234,6 +246,7 @@ func (s *Service) messageAppend(ctx context.Context, req Append, body io.Reader)
 	if err != nil {
 		return Appended{}, err
 	}
+	defer s.appends.begin(appendTarget{a.ID, store.MailboxID(req.Mailbox)})()
 	if len(req.Messages) == 0 || len(req.Messages) > MaxAppend {
 		return Appended{}, &Error{Kind: Invalid, Field: "messages", Text: fmt.Sprintf("messages: 1 to %d at once", MaxAppend)}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"waxwing/internal/directory"
 	"waxwing/internal/store"
 )
 
@@ -189,7 +188,7 @@ func (s *Service) queueChange(ctx context.Context, req QueueRequest) (Changed, e
 			return out, err
 		}
 	}
-	s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", directory.Actor(ctx))
+	s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", actor(ctx))
 	return out, nil
 }
 

@@ -38,6 +38,8 @@ type Service struct {
 	spool  string
 	clock  func() time.Time
 	log    *slog.Logger
+
+	appends appends
 }
 
 // New makes the service; the caller owns what is in the options.

@@ -260,7 +260,8 @@ func openMaildir(root string, at *exportMailbox) (*maildirFolder, error) {
 }
 
 func (m *maildirFolder) put(msg control.Message, content io.Reader) (int, error) {
-	unique := mailfile.UniqueName(msg.InternalDate, fmt.Sprintf("V%dU%d", m.validity, msg.UID))
+	// Padded, so that messages of one second keep their order when names are sorted.
+	unique := mailfile.UniqueName(msg.InternalDate, fmt.Sprintf("V%dU%010d", m.validity, msg.UID))
 	return m.w.Write(unique, mailfile.Message{Date: msg.InternalDate, Flags: flagsOf(msg)}, content)
 }
 
