@@ -390,7 +390,7 @@ func settingsTable(_ string, tables map[string]table) error {
 	return docs.done()
 }
 
-// metricsTable reads the calls prometheus.NewXVec(prometheus.YOpts{Name:, Help:}, labels).
+// metricsTable reads the calls prometheus.NewXVec(prometheus.YOpts{Name:, Help:}, labels), NewX and NewXFunc.
 func metricsTable(root string, tables map[string]table) error {
 	files, err := sources(root, "server", "telemetry")
 	if err != nil {
@@ -414,7 +414,7 @@ func metricsTable(root string, tables map[string]table) error {
 		if !ok || !hasHelp {
 			return
 		}
-		kind := strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(fn.Sel.Name, "New"), "Vec"))
+		kind := strings.ToLower(strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(fn.Sel.Name, "New"), "Vec"), "Func"))
 		m := metric{name: name, kind: kind, help: help}
 		if len(call.Args) > 1 {
 			if labels, ok := call.Args[1].(*ast.CompositeLit); ok {

@@ -53,6 +53,7 @@ func (s *Server) look(ctx context.Context) {
 	}
 	s.health.Set("disk", err)
 	s.health.Set("store", s.askStore(ctx, lookEvery))
+	s.health.Set("search", s.state.search.Status().Err)
 	var expiry error
 	for _, c := range s.keys.Certificates() {
 		switch left := time.Until(c.Leaf.NotAfter); {

@@ -11,6 +11,7 @@ import (
 	"waxwing/internal/pop3server"
 	"waxwing/internal/queue"
 	"waxwing/internal/smtpserver"
+	"waxwing/internal/store/search/fts"
 	"waxwing/internal/transport"
 )
 
@@ -57,6 +58,18 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 	}
 	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.reports, m.damaged, m.quota)
 	return m
+}
+
+// registerSearch reports where the index of the text of messages stands.
+func registerSearch(reg *prometheus.Registry, status func() fts.Status) {
+	reg.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_search_indexed_total", Help: "Messages whose text came into the search index."},
+			func() float64 { return float64(status().Indexed) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_search_lag_messages", Help: "Messages that the search index has still to take in, about: searches read them instead."},
+			func() float64 { return float64(status().Lag()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_search_rebuilds_total", Help: "Times that the search index was begun anew because its file was damaged or out of date."},
+			func() float64 { return float64(status().Rebuilds) }),
+	)
 }
 
 func (m *metrics) session(protocol string, change int) {

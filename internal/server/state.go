@@ -16,16 +16,19 @@ import (
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/digest"
 	"waxwing/internal/directory"
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
+	"waxwing/internal/store/search/fts"
 )
 
 // The names in the data directory.
 const (
 	lockName     = "lock"
 	databaseName = "waxwing.db"
+	searchName   = "search.db"
 	packsName    = "packs"
 )
 
@@ -35,9 +38,10 @@ type State struct {
 	Store     *store.Store
 	Directory *directory.Directory
 
-	cfg  *config.Config
-	log  *slog.Logger
-	lock io.Closer
+	cfg    *config.Config
+	log    *slog.Logger
+	lock   io.Closer
+	search *fts.Index // the store's
 }
 
 // CreateDataDir makes the data directory of a new server.
@@ -76,7 +80,10 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("open store: %w", err)
 	}
-	if s.Store, err = openStore(ctx, cfg, log); err != nil {
+	if s.search, err = newSearch(cfg, log); err != nil {
+		return s, err
+	}
+	if s.Store, err = openStore(ctx, cfg, log, s.search); err != nil {
 		return s, err
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
@@ -105,7 +112,19 @@ func userName(uid int) string {
 	return id
 }
 
-func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Store, error) {
+// newSearch makes the index of the text of messages. Every process that opens the store brings it along, so that it never
+// belongs to another state of the store.
+func newSearch(cfg *config.Config, log *slog.Logger) (*fts.Index, error) {
+	idx, err := fts.New(fts.Options{
+		Path: filepath.Join(cfg.DataDir, searchName), Pick: new(digest.TextPicker).Pick, Logger: log.With("part", "search"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return idx, nil
+}
+
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *fts.Index) (*store.Store, error) {
 	log = log.With("part", "store")
 	db, err := openDatabase(ctx, cfg, log)
 	if err != nil {
@@ -117,7 +136,9 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger) (*stor
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())
 	}
-	s, err := store.Open(ctx, store.Options{DB: db, Blobs: store.Packs(packs), Clock: time.Now, Logger: log})
+	s, err := store.Open(ctx, store.Options{
+		DB: db, Blobs: store.Packs(packs), Search: idx, Purged: idx.Purged, Clock: time.Now, Logger: log,
+	})
 	if err != nil {
 		return nil, errors.Join(err, packs.Close(), db.Close())
 	}

@@ -27,6 +27,7 @@ type Searcher interface {
 type SearchSource interface {
 	MessagesAfter(ctx context.Context, after MessageID, limit int) ([]MessageRef, error)
 	GoneMessages(ctx context.Context, ids []MessageID) ([]MessageID, error)
+	Fingerprints(ctx context.Context, ids []MessageID) (map[MessageID]int64, error)
 	LastMessage(ctx context.Context) (MessageID, error)
 	OpenBlob(ctx context.Context, acct AccountID, id MessageID) (Blob, error)
 	ReadBlob(ctx context.Context, acct AccountID, id MessageID, buf []byte) ([]byte, error)
@@ -117,6 +118,29 @@ func (s *Store) GoneMessages(ctx context.Context, ids []MessageID) ([]MessageID,
 		return nil, fmt.Errorf("store: gone messages: %w", err)
 	}
 	return gone, nil
+}
+
+// Fingerprints returns a part of the hash of each message's content: a message that has another is another message.
+// Messages that are gone are left out.
+func (s *Store) Fingerprints(ctx context.Context, ids []MessageID) (map[MessageID]int64, error) {
+	list := make([]int64, len(ids))
+	for i, id := range ids {
+		list[i] = int64(id)
+	}
+	d := s.db.Dialect
+	out := make(map[MessageID]int64, len(ids))
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
+		var id MessageID
+		var key int64
+		err := rows.Scan(&id, &key)
+		out[id] = key
+		return err
+	}, `SELECT m.message_id, b.hash_key FROM `+d.Table("t", "$1")+` JOIN message AS m ON m.message_id = t.v
+		JOIN blob AS b ON b.blob_id = m.blob_id`, d.Numbers(list))
+	if err != nil {
+		return nil, fmt.Errorf("store: fingerprints: %w", err)
+	}
+	return out, nil
 }
 
 // LastMessage returns the highest id of a message, 0 when there is none.

@@ -38,6 +38,7 @@ func messageOf(row int64) store.MessageID { return store.MessageID(row & (maxMes
 const schema = `
 CREATE VIRTUAL TABLE term USING fts5(terms, content='', contentless_delete=1, detail=none, tokenize="ascii tokenchars '@._-+'");
 INSERT INTO term (term, rank) VALUES ('hashsize', 8388608);
+CREATE TABLE witness (message_id INTEGER NOT NULL PRIMARY KEY, fingerprint INTEGER NOT NULL);
 CREATE TABLE state (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO state (name, value) VALUES ('version', $1), ('upto', '0');`
 

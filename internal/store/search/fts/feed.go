@@ -131,8 +131,7 @@ func (x *Index) step(ctx context.Context) (more bool, err error) {
 	return true, x.index(ctx, list)
 }
 
-// ready opens the file. One that knows of messages that the store has not given ids to yet belongs to a later state of the
-// store, before it was restored from a copy, say.
+// ready opens the file.
 func (x *Index) ready(ctx context.Context) error {
 	if x.db != nil {
 		return nil
@@ -140,11 +139,11 @@ func (x *Index) ready(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	db, upto, err := openDatabase(ctx, &x.opts)
-	if err == nil && x.next > 0 && upto >= x.next {
-		err = errors.Join(fmt.Errorf("%w: it is ahead of the store", errStale), db.close())
-	}
 	if err != nil {
 		return err
+	}
+	if err := x.belongs(ctx, db, upto); err != nil {
+		return errors.Join(err, db.close())
 	}
 	x.next = 0 // only what was there at the start can be ahead
 	x.db = db
@@ -180,6 +179,9 @@ func (x *Index) index(ctx context.Context, list []store.MessageRef) (err error) 
 	mark := list[n-1].Message
 	if _, err := tx.ExecContext(ctx, `UPDATE state SET value = $1 WHERE name = 'upto'`, int64(mark)); err != nil {
 		return fmt.Errorf("fts: mark: %w", err)
+	}
+	if err := x.testify(ctx, tx, mark); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("fts: commit: %w", err)
