@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/listen"
 )
 
 // loaded is a trusted session on an INBOX with many messages of about 4 KB.
@@ -43,25 +45,21 @@ func (r *rig) trusted(tb testing.TB) *peer {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer l.Close()
+	start := func(nc net.Conn) listen.Session {
+		s := r.server.session(nc, false)
+		s.state, s.acct = authenticated, testAccount
+		lim := s.conn.Limits()
+		lim.Line = 64 << 10
+		s.conn.SetLimits(lim)
+		return s
+	}
+	refuse := func(_ net.Conn, why listen.Reason) { tb.Error(why) }
+	go func() { _ = r.server.pool.Serve(l, listen.Handler{Start: start, Refuse: refuse}) }()
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	nc, err := l.Accept()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	s := r.server.session(nc, false)
-	s.state, s.acct = authenticated, testAccount
-	lim := s.conn.Limits()
-	lim.Line = 64 << 10
-	s.conn.SetLimits(lim)
-	if refused := r.server.admit(s); refused != "" {
-		tb.Fatal(refused)
-	}
 	_ = client.SetDeadline(time.Now().Add(10 * time.Minute))
-	go s.run()
 	tb.Cleanup(func() { _ = client.Close() })
 	p := &peer{t: tb, conn: client, r: bufio.NewReaderSize(client, 256<<10)}
 	p.line()

@@ -24,6 +24,7 @@ import (
 	"waxwing/internal/certs"
 	"waxwing/internal/digest"
 	"waxwing/internal/directory"
+	"waxwing/internal/listen"
 	"waxwing/internal/message"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
@@ -152,7 +153,7 @@ func serve(t testing.TB, st *store.Store, change ...func(*Options)) *rig {
 			r.plain = l.Addr().String()
 		}
 		serving.Go(func() {
-			if err := r.server.Serve(l, implicit); !errors.Is(err, ErrServerClosed) {
+			if err := r.server.Serve(l, implicit); !errors.Is(err, listen.ErrClosed) {
 				t.Errorf("serve: %v", err)
 			}
 		})

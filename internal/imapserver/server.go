@@ -3,18 +3,15 @@ package imapserver
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"waxwing/internal/auth"
 	"waxwing/internal/cache"
+	"waxwing/internal/listen"
 	"waxwing/internal/store"
 	"waxwing/internal/wire"
 )
@@ -129,19 +126,8 @@ type Server struct {
 	opt       Options
 	headers   *cache.Cache[messageKey, []byte] // fields of listFields
 	announced []command                        // the rows of the command table with a capability, each capability once
-	ctx       context.Context
-	cancel    context.CancelFunc
-	closing   atomic.Bool
-	running   sync.WaitGroup // sessions and listeners
-
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	sessions  map[*session]struct{}
-	perPeer   map[netip.Addr]int
+	pool      *listen.Pool
 }
-
-// ErrServerClosed is what Serve returns after Shutdown.
-var ErrServerClosed = errors.New("imapserver: server closed")
 
 // New makes a server; Serve starts it.
 func New(opt Options) *Server {
@@ -153,11 +139,8 @@ func New(opt Options) *Server {
 		opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	srv := &Server{
-		opt:       opt,
-		listeners: make(map[net.Listener]struct{}),
-		sessions:  make(map[*session]struct{}),
-		perPeer:   make(map[netip.Addr]int),
-		headers:   cache.New[messageKey, []byte](headerMemory),
+		opt:     opt,
+		headers: cache.New[messageKey, []byte](headerMemory),
 	}
 	seen := make(map[string]bool)
 	for _, c := range commandList() {
@@ -166,63 +149,33 @@ func New(opt Options) *Server {
 			srv.announced = append(srv.announced, c)
 		}
 	}
-	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.pool = listen.New(listen.Options{
+		Name: "imapserver", Sessions: opt.Limits.Sessions, PerPeer: opt.Limits.SessionsPerPeer, Logger: opt.Logger,
+	})
 	return srv
 }
 
-// Serve takes connections from l until Shutdown or until l fails for good; it closes l. With implicitTLS each
+// Serve takes connections from l until Shutdown, when it returns listen.ErrClosed, and closes l. With implicitTLS each
 // connection begins with a handshake (RFC 8314, port 993).
 func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
-	defer l.Close()
 	if implicitTLS && srv.opt.TLS == nil {
+		_ = l.Close()
 		return fmt.Errorf("imapserver: serve %s: implicit TLS without a TLS configuration", l.Addr())
 	}
-	if !srv.track(l) {
-		return ErrServerClosed
-	}
-	defer srv.untrack(l)
-	const shortest, longest = 5 * time.Millisecond, time.Second
-	pause := shortest
-	for {
-		nc, err := l.Accept()
-		if err == nil {
-			pause = shortest
-			srv.take(nc, implicitTLS)
-			continue
-		}
-		if srv.closing.Load() {
-			return ErrServerClosed
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("imapserver: accept on %s: %w", l.Addr(), err)
-		}
-		// Out of descriptors or memory, or a peer that has gone already: wait, so that the loop does not spin.
-		srv.opt.Logger.Warn("accept failed", "listener", l.Addr().String(), "error", err, "pause", pause)
-		select {
-		case <-srv.ctx.Done():
-			return ErrServerClosed
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, longest)
-	}
+	return srv.pool.Serve(l, listen.Handler{
+		Start:  func(nc net.Conn) listen.Session { return srv.session(nc, implicitTLS) },
+		Refuse: func(nc net.Conn, why listen.Reason) { srv.refuse(nc, implicitTLS, why) },
+	})
 }
 
-func (srv *Server) track(l net.Listener) bool {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing.Load() {
-		return false
+// refuse tells a peer that it is not served.
+func (srv *Server) refuse(nc net.Conn, implicitTLS bool, why listen.Reason) {
+	if hook := srv.opt.Hooks.Refused; hook != nil {
+		hook(string(why))
 	}
-	srv.listeners[l] = struct{}{}
-	srv.running.Add(1)
-	return true
-}
-
-func (srv *Server) untrack(l net.Listener) {
-	srv.mu.Lock()
-	delete(srv.listeners, l)
-	srv.mu.Unlock()
-	srv.running.Done()
+	if !implicitTLS { // there nothing can be said before the handshake
+		_, _ = io.WriteString(nc, "* BYE [UNAVAILABLE] Too many connections\r\n")
+	}
 }
 
 // session makes the session of a connection.
@@ -235,84 +188,6 @@ func (srv *Server) session(nc net.Conn, implicitTLS bool) *session {
 	return &session{srv: srv, conn: conn, state: notAuthenticated, log: srv.opt.Logger, implicitTLS: implicitTLS}
 }
 
-// take starts a session for a connection, or refuses it.
-func (srv *Server) take(nc net.Conn, implicitTLS bool) {
-	s := srv.session(nc, implicitTLS)
-	if reason := srv.admit(s); reason != "" {
-		if hook := srv.opt.Hooks.Refused; hook != nil {
-			hook(reason)
-		}
-		if !implicitTLS {
-			// One small write to a fresh socket does not block.
-			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = io.WriteString(nc, "* BYE [UNAVAILABLE] Too many connections\r\n")
-		}
-		_ = nc.Close()
-		return
-	}
-	go s.run()
-}
-
-// admit counts a session in, or says why not.
-func (srv *Server) admit(s *session) (refused string) {
-	peer := s.conn.RemoteAddr().Addr()
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	switch {
-	case srv.closing.Load():
-		return "closing"
-	case len(srv.sessions) >= srv.opt.Limits.Sessions:
-		return "sessions"
-	case peer.IsValid() && !peer.IsLoopback() && srv.perPeer[peer] >= srv.opt.Limits.SessionsPerPeer:
-		return "peer"
-	}
-	srv.sessions[s] = struct{}{}
-	srv.perPeer[peer]++
-	srv.running.Add(1)
-	return ""
-}
-
-// leave counts a session out; peer is the address under which it was admitted.
-func (srv *Server) leave(s *session, peer netip.Addr) {
-	srv.mu.Lock()
-	delete(srv.sessions, s)
-	if srv.perPeer[peer]--; srv.perPeer[peer] <= 0 {
-		delete(srv.perPeer, peer)
-	}
-	srv.mu.Unlock()
-	srv.running.Done()
-}
-
 // Shutdown takes no more connections, tells every session BYE as soon as its command is done, and waits for them. When
 // ctx ends first, the connections that are left are cut. It returns when no goroutine of the server is left.
-func (srv *Server) Shutdown(ctx context.Context) error {
-	srv.mu.Lock()
-	srv.closing.Store(true)
-	for l := range srv.listeners {
-		_ = l.Close()
-	}
-	for s := range srv.sessions {
-		s.conn.Wake()
-	}
-	srv.mu.Unlock()
-
-	done := make(chan struct{})
-	go func() {
-		srv.running.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		srv.cancel()
-		return nil
-	case <-ctx.Done():
-	}
-	srv.cancel()
-	srv.mu.Lock()
-	for s := range srv.sessions {
-		_ = s.conn.Abort()
-	}
-	srv.mu.Unlock()
-	<-done
-	return fmt.Errorf("imapserver: shutdown: %w", ctx.Err())
-}
+func (srv *Server) Shutdown(ctx context.Context) error { return srv.pool.Shutdown(ctx) }

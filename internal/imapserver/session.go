@@ -103,16 +103,18 @@ func (s *session) release() {
 	s.buf = nil
 }
 
-// run is the life of the session.
-func (s *session) run() {
-	peer := s.conn.RemoteAddr().Addr()
+// Conn is the session's connection, for the pool.
+func (s *session) Conn() *wire.Conn { return s.conn }
+
+// Run is the life of the session.
+func (s *session) Run() {
 	hooks := &s.srv.opt.Hooks
 	if hooks.SessionOpened != nil {
 		hooks.SessionOpened()
 	}
 	s.log = s.log.With("protocol", "imap", "peer", s.conn.RemoteAddr().String())
 	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithCancel(s.srv.ctx)
+	s.ctx, cancel = context.WithCancel(s.srv.pool.Context())
 	s.timer = time.AfterFunc(s.srv.opt.Limits.TimeBefore, func() { _ = s.conn.Abort() })
 	defer func() {
 		// A defect of one session must not take the server down.
@@ -127,7 +129,6 @@ func (s *session) run() {
 		cancel()
 		s.release()
 		_ = s.conn.Close()
-		s.srv.leave(s, peer)
 		if hooks.SessionClosed != nil {
 			hooks.SessionClosed()
 		}
@@ -183,7 +184,7 @@ func (s *session) loop() error {
 
 // byeIfClosing ends the session when the server shuts down.
 func (s *session) byeIfClosing() {
-	if s.srv.closing.Load() && !s.ending {
+	if s.srv.pool.Draining() && !s.ending {
 		s.untagged(reply{statusBye, "UNAVAILABLE", "Server is shutting down"})
 		s.ending = true
 	}

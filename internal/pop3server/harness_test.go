@@ -22,6 +22,7 @@ import (
 	"waxwing/internal/auth"
 	"waxwing/internal/certs"
 	"waxwing/internal/directory"
+	"waxwing/internal/listen"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
 	"waxwing/internal/store/sqlite"
@@ -151,7 +152,7 @@ func newRig(tb testing.TB, change ...func(*Options)) *rig {
 			r.plain = l.Addr().String()
 		}
 		serving.Go(func() {
-			if err := r.server.Serve(l, implicit); !errors.Is(err, ErrServerClosed) {
+			if err := r.server.Serve(l, implicit); !errors.Is(err, listen.ErrClosed) {
 				tb.Errorf("serve: %v", err)
 			}
 		})

@@ -25,23 +25,18 @@ package pop3server
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"waxwing/internal/auth"
 	"waxwing/internal/cache"
+	"waxwing/internal/listen"
 	"waxwing/internal/store"
 	"waxwing/internal/wire"
 )
-
-// ErrServerClosed is what Serve returns after Shutdown.
-var ErrServerClosed = errors.New("pop3server: server closed")
 
 // Authenticator decides who may log in; *auth.Auth is one.
 type Authenticator interface {
@@ -141,17 +136,9 @@ type Options struct {
 
 // Server serves POP3 sessions on any number of listeners.
 type Server struct {
-	opt     Options
-	sizes   *cache.Cache[store.AccountID, knownSizes]
-	ctx     context.Context
-	cancel  context.CancelFunc
-	closing atomic.Bool
-	running sync.WaitGroup // sessions and listeners
-
-	mu        sync.Mutex // guards what follows
-	listeners map[net.Listener]struct{}
-	sessions  map[*session]struct{}
-	perPeer   map[netip.Addr]int
+	opt   Options
+	sizes *cache.Cache[store.AccountID, knownSizes]
+	pool  *listen.Pool
 }
 
 // New makes a server; Serve starts it.
@@ -161,87 +148,36 @@ func New(opt Options) *Server {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	srv := &Server{
-		opt:       opt,
-		sizes:     cache.New[store.AccountID, knownSizes](sizesMemory),
-		listeners: make(map[net.Listener]struct{}),
-		sessions:  make(map[*session]struct{}),
-		perPeer:   make(map[netip.Addr]int),
+		opt:   opt,
+		sizes: cache.New[store.AccountID, knownSizes](sizesMemory),
 	}
-	srv.ctx, srv.cancel = context.WithCancel(context.Background())
+	srv.pool = listen.New(listen.Options{
+		Name: "pop3server", Sessions: opt.Limits.Sessions, PerPeer: opt.Limits.SessionsPerPeer, Logger: opt.Logger,
+	})
 	return srv
 }
 
-// Serve takes connections from l until Shutdown or until l fails for good; it closes l. With implicitTLS each
+// Serve takes connections from l until Shutdown, when it returns listen.ErrClosed, and closes l. With implicitTLS each
 // connection begins with a handshake (RFC 8314, port 995).
 func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
-	defer l.Close()
 	if implicitTLS && srv.opt.TLS == nil {
+		_ = l.Close()
 		return fmt.Errorf("pop3server: serve %s: implicit TLS without a TLS configuration", l.Addr())
 	}
-	if !srv.track(l) {
-		return ErrServerClosed
-	}
-	defer srv.untrack(l)
-	const shortest, longest = 5 * time.Millisecond, time.Second
-	pause := shortest
-	for {
-		nc, err := l.Accept()
-		if err == nil {
-			pause = shortest
-			srv.take(nc, implicitTLS)
-			continue
-		}
-		if srv.closing.Load() {
-			return ErrServerClosed
-		}
-		if errors.Is(err, net.ErrClosed) {
-			return fmt.Errorf("pop3server: accept on %s: %w", l.Addr(), err)
-		}
-		// Out of descriptors, or a peer that has gone already: a pause, so that the loop does not spin.
-		srv.opt.Logger.Warn("accept failed", "listener", l.Addr().String(), "error", err, "pause", pause)
-		select {
-		case <-srv.ctx.Done():
-			return ErrServerClosed
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, longest)
-	}
+	return srv.pool.Serve(l, listen.Handler{
+		Start:  func(nc net.Conn) listen.Session { return srv.newSession(nc, implicitTLS) },
+		Refuse: func(nc net.Conn, why listen.Reason) { srv.refuse(nc, implicitTLS, why) },
+	})
 }
 
-func (srv *Server) track(l net.Listener) bool {
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	if srv.closing.Load() {
-		return false
+// refuse tells a peer that it is not served.
+func (srv *Server) refuse(nc net.Conn, implicitTLS bool, why listen.Reason) {
+	if m := srv.opt.Metrics.Refused; m != nil {
+		m(string(why))
 	}
-	srv.listeners[l] = struct{}{}
-	srv.running.Add(1)
-	return true
-}
-
-func (srv *Server) untrack(l net.Listener) {
-	srv.mu.Lock()
-	delete(srv.listeners, l)
-	srv.mu.Unlock()
-	srv.running.Done()
-}
-
-// take starts a session for a connection, or refuses it.
-func (srv *Server) take(nc net.Conn, implicitTLS bool) {
-	s := srv.newSession(nc, implicitTLS)
-	if reason := srv.admit(s); reason != "" {
-		if m := srv.opt.Metrics.Refused; m != nil {
-			m(reason)
-		}
-		if !implicitTLS {
-			// One small write to a fresh socket does not block.
-			_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-			_, _ = nc.Write([]byte("-ERR [SYS/TEMP] Too many connections\r\n"))
-		}
-		_ = nc.Close()
-		return
+	if !implicitTLS { // there nothing can be said before the handshake
+		_, _ = io.WriteString(nc, "-ERR [SYS/TEMP] Too many connections\r\n")
 	}
-	go s.run()
 }
 
 // newSession makes the session of a connection.
@@ -254,67 +190,7 @@ func (srv *Server) newSession(nc net.Conn, implicitTLS bool) *session {
 	return &session{srv: srv, conn: conn, state: authorization, log: srv.opt.Logger, implicitTLS: implicitTLS}
 }
 
-// admit counts a session in, or says why not.
-func (srv *Server) admit(s *session) (refused string) {
-	peer := s.conn.RemoteAddr().Addr()
-	srv.mu.Lock()
-	defer srv.mu.Unlock()
-	switch {
-	case srv.closing.Load():
-		return "closing"
-	case len(srv.sessions) >= srv.opt.Limits.Sessions:
-		return "sessions"
-	case peer.IsValid() && !peer.IsLoopback() && srv.perPeer[peer] >= srv.opt.Limits.SessionsPerPeer:
-		return "peer"
-	}
-	srv.sessions[s] = struct{}{}
-	srv.perPeer[peer]++
-	srv.running.Add(1)
-	return ""
-}
-
-// leave counts a session out; peer is the address under which it was admitted.
-func (srv *Server) leave(s *session, peer netip.Addr) {
-	srv.mu.Lock()
-	delete(srv.sessions, s)
-	if srv.perPeer[peer]--; srv.perPeer[peer] <= 0 {
-		delete(srv.perPeer, peer)
-	}
-	srv.mu.Unlock()
-	srv.running.Done()
-}
-
 // Shutdown takes no more connections, ends every session as soon as its command is done, and waits for them. Messages
 // that were marked and not confirmed by QUIT stay (RFC 1939, section 6). When ctx ends first, the connections that are
 // left are cut. It returns when no goroutine of the server is left.
-func (srv *Server) Shutdown(ctx context.Context) error {
-	srv.mu.Lock()
-	srv.closing.Store(true)
-	for l := range srv.listeners {
-		_ = l.Close()
-	}
-	for s := range srv.sessions {
-		s.conn.Wake()
-	}
-	srv.mu.Unlock()
-
-	done := make(chan struct{})
-	go func() {
-		srv.running.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		srv.cancel()
-		return nil
-	case <-ctx.Done():
-	}
-	srv.cancel()
-	srv.mu.Lock()
-	for s := range srv.sessions {
-		_ = s.conn.Abort()
-	}
-	srv.mu.Unlock()
-	<-done
-	return fmt.Errorf("pop3server: shutdown: %w", ctx.Err())
-}
+func (srv *Server) Shutdown(ctx context.Context) error { return srv.pool.Shutdown(ctx) }

@@ -84,16 +84,18 @@ func (s *session) release() {
 	s.buf = nil
 }
 
-// run is the life of the session.
-func (s *session) run() {
-	peer := s.conn.RemoteAddr().Addr()
+// Conn is the session's connection, for the pool.
+func (s *session) Conn() *wire.Conn { return s.conn }
+
+// Run is the life of the session.
+func (s *session) Run() {
 	m := &s.srv.opt.Metrics
 	if m.Sessions != nil {
 		m.Sessions(+1)
 	}
 	s.log = s.log.With("protocol", "pop3", "peer", s.conn.RemoteAddr().String())
 	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithCancel(s.srv.ctx)
+	s.ctx, cancel = context.WithCancel(s.srv.pool.Context())
 	s.timer = time.AfterFunc(s.srv.opt.Limits.TimeBefore, func() { _ = s.conn.Abort() })
 	defer func() {
 		// A defect of one session must not take the server down.
@@ -108,7 +110,6 @@ func (s *session) run() {
 		cancel()
 		s.release()
 		_ = s.conn.Close()
-		s.srv.leave(s, peer)
 		if m.Sessions != nil {
 			m.Sessions(-1)
 		}
@@ -152,7 +153,7 @@ func (s *session) loop() error {
 		if err := s.command(); err != nil {
 			return err
 		}
-		if s.srv.closing.Load() {
+		if s.srv.pool.Draining() {
 			return s.werr
 		}
 	}

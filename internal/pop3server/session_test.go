@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/listen"
 	"waxwing/internal/store"
 )
 
@@ -296,7 +297,7 @@ func TestShutdownEndsIdleSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.server.Serve(l, false); !errors.Is(err, ErrServerClosed) {
+	if err := r.server.Serve(l, false); !errors.Is(err, listen.ErrClosed) {
 		t.Errorf("Serve afterwards: %v", err)
 	}
 }

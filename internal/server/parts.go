@@ -19,6 +19,7 @@ import (
 	"waxwing/internal/dns"
 	"waxwing/internal/imapserver"
 	"waxwing/internal/intake"
+	"waxwing/internal/listen"
 	"waxwing/internal/pop3server"
 	"waxwing/internal/queue"
 	"waxwing/internal/routing"
@@ -239,7 +240,7 @@ func (s *Server) serve(l listening) {
 
 // closed tells the end of a listener that Shutdown brought.
 func closed(err error) bool {
-	return errors.Is(err, smtpserver.ErrServerClosed) || errors.Is(err, imapserver.ErrServerClosed) || errors.Is(err, pop3server.ErrServerClosed)
+	return errors.Is(err, listen.ErrClosed)
 }
 
 // shutdownSessions takes no connections any more and lets commands under way finish until ctx ends. That sessions had to

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"waxwing/internal/wire"
 )
 
 // script is a peer that sends these octets in packets of size, and leaves.
@@ -41,9 +39,9 @@ func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
 // oneSession runs a session to its end in the caller's goroutine.
 func oneSession(srv *Server, nc net.Conn, mode Mode) {
-	s := &session{srv: srv, mode: mode, conn: wire.New(nc, srv.wire), started: srv.opts.Clock()}
+	s := srv.newSession(nc, mode)
 	s.remote = s.conn.RemoteAddr()
-	s.run()
+	s.Run()
 }
 
 var replyLine = regexp.MustCompile(`^[2345][0-9][0-9][ -][\t -~]*$`)

@@ -95,7 +95,7 @@ func (s *session) cmdStartTLS([]byte) error {
 // startTLS does the handshake. After a failure nothing can be said any more. No transaction is open then: a server that
 // shuts down doesn't wait for it.
 func (s *session) startTLS() bool {
-	err := s.conn.StartTLS(s.srv.drain, s.srv.tlsFor(s.mode))
+	err := s.conn.StartTLS(s.srv.pool.Drain(), s.srv.tlsFor(s.mode))
 	state, _ := s.conn.TLS()
 	if f := s.srv.opts.Metrics.TLS; f != nil {
 		f(s.mode, state.Version, err == nil)

@@ -22,6 +22,7 @@ import (
 
 	"waxwing/internal/auth"
 	"waxwing/internal/intake"
+	"waxwing/internal/listen"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
 )
@@ -225,7 +226,7 @@ func serve(t testing.TB, opts Options, mode Mode) (srv *Server, addr string) {
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Error(err)
 		}
-		if err := <-served; !errors.Is(err, ErrServerClosed) {
+		if err := <-served; !errors.Is(err, listen.ErrClosed) {
 			t.Errorf("Serve returned %v", err)
 		}
 	})

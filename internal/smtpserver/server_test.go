@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"waxwing/internal/listen"
 )
 
 // ticketCache counts the session tickets that a server handed out.
@@ -89,7 +91,7 @@ func TestShutdownTellsIdleSessionsAndLetsTransactionsFinish(t *testing.T) {
 	go func() { done <- srv.Shutdown(context.Background()) }()
 	idle.expect("421 4.3.2")
 	idle.expectEnd()
-	if err := <-served; !errors.Is(err, ErrServerClosed) {
+	if err := <-served; !errors.Is(err, listen.ErrClosed) {
 		t.Errorf("Serve returned %v", err)
 	}
 	busy.do("RCPT TO:<b@two.test>", "250")
@@ -106,7 +108,7 @@ func TestShutdownTellsIdleSessionsAndLetsTransactionsFinish(t *testing.T) {
 	if len(rec.taken()) != 1 || rec.stillOpen() != 0 {
 		t.Errorf("%d messages, %d transactions open", len(rec.taken()), rec.stillOpen())
 	}
-	if err := srv.Serve(l, MX); !errors.Is(err, ErrServerClosed) {
+	if err := srv.Serve(l, MX); !errors.Is(err, listen.ErrClosed) {
 		t.Errorf("a server that was shut down serves: %v", err)
 	}
 }

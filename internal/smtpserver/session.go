@@ -24,7 +24,6 @@ type session struct {
 	conn    *wire.Conn
 	started time.Time
 	remote  netip.AddrPort
-	counted netip.Addr // guarded by Server.mu
 
 	tls        *tls.ConnectionState // nil on plaintext
 	helo       string               // "" before HELO or EHLO
@@ -52,14 +51,17 @@ type session struct {
 // errEnd ends a session after its last reply was written.
 var errEnd = errors.New("smtpserver: session over")
 
-// run serves the session to its end. A panic is a defect of this server: it costs this session and no other.
-func (s *session) run() {
+// Conn is the session's connection, for the pool.
+func (s *session) Conn() *wire.Conn { return s.conn }
+
+// Run serves the session to its end. A panic is a defect of this server: it costs this session and no other.
+func (s *session) Run() {
 	if f := s.srv.opts.Metrics.Sessions; f != nil {
 		f(s.mode, 1)
 		defer f(s.mode, -1)
 	}
 	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithCancel(s.srv.ctx)
+	s.ctx, cancel = context.WithCancel(s.srv.pool.Context())
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
@@ -95,7 +97,7 @@ func (s *session) crashed(p any) {
 func (s *session) close() {
 	defer func() { _ = s.conn.Close() }() // what had to go out is flushed before
 	s.release()
-	if s.lingers && s.srv.ctx.Err() == nil {
+	if s.lingers && s.srv.pool.Context().Err() == nil {
 		s.conn.Linger(lingerOctets, lingerTime)
 		return
 	}
@@ -159,7 +161,7 @@ func (s *session) next() error {
 func (s *session) mustEnd() bool {
 	now := s.srv.opts.Clock()
 	switch {
-	case s.tx == nil && s.srv.draining.Load():
+	case s.tx == nil && s.srv.pool.Draining():
 		s.end(421, "4.3.2", "shutting down, try again later")
 	case s.tx == nil && now.Sub(s.started) > s.srv.limits.Session:
 		s.end(421, "4.4.2", "session too long, connect again")

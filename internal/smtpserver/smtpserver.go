@@ -21,14 +21,12 @@ import (
 	"crypto/tls"
 	"io"
 	"log/slog"
-	"net"
 	"net/netip"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"waxwing/internal/auth"
 	"waxwing/internal/intake"
+	"waxwing/internal/listen"
 	"waxwing/internal/smtp"
 	"waxwing/internal/wire"
 )
@@ -164,19 +162,7 @@ type Server struct {
 	log    *slog.Logger
 	tlsMX  *tls.Config // without session tickets: Microsoft's servers break off on them (golang/go#70232)
 	wire   wire.Limits
-
-	ctx    context.Context // of all sessions, cancelled when Shutdown has no more time
-	cancel context.CancelFunc
-
-	draining atomic.Bool
-	drain    context.Context // cancelled when draining begins
-	stop     context.CancelFunc
-
-	mu        sync.Mutex // guards what follows; no call leaves the package under it
-	listeners map[net.Listener]struct{}
-	sessions  map[*session]struct{}
-	peers     map[netip.Addr]int
-	work      sync.WaitGroup // accept loops and sessions
+	pool   *listen.Pool
 }
 
 // New makes a Server. It starts nothing.
@@ -188,12 +174,9 @@ func New(opts Options) *Server {
 		opts.Clock = time.Now
 	}
 	srv := &Server{
-		opts:      opts,
-		limits:    opts.Limits.withDefaults(),
-		log:       opts.Logger,
-		listeners: make(map[net.Listener]struct{}),
-		sessions:  make(map[*session]struct{}),
-		peers:     make(map[netip.Addr]int),
+		opts:   opts,
+		limits: opts.Limits.withDefaults(),
+		log:    opts.Logger,
 	}
 	if opts.TLS != nil {
 		srv.tlsMX = opts.TLS.Clone()
@@ -211,8 +194,7 @@ func New(opts Options) *Server {
 		Bulk:      l.Body,
 		Handshake: l.Handshake,
 	}
-	srv.ctx, srv.cancel = context.WithCancel(context.Background())
-	srv.drain, srv.stop = context.WithCancel(srv.ctx)
+	srv.pool = listen.New(listen.Options{Name: "smtpserver", Sessions: l.Sessions, PerPeer: l.SessionsPerPeer, Logger: opts.Logger})
 	return srv
 }
 

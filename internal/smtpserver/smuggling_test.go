@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/listen"
 )
 
 // pipes is a listener whose connections are net.Pipes: a write of the client is one read of the server, so that it is
@@ -79,7 +81,7 @@ func servePipes(t testing.TB, opts Options, mode Mode) (*Server, *pipes) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = srv.Shutdown(ctx) // tests leave sessions behind
-		if err := <-served; !errors.Is(err, ErrServerClosed) {
+		if err := <-served; !errors.Is(err, listen.ErrClosed) {
 			t.Errorf("Serve returned %v", err)
 		}
 	})

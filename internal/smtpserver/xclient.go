@@ -47,7 +47,7 @@ func (s *session) cmdXClient(args []byte) error {
 	s.remote = netip.AddrPortFrom(addr, port)
 	s.conn.SetRemoteAddr(s.remote)
 	s.helo, s.esmtp, s.identity = helo, helo != "", nil
-	if !s.srv.recount(s, addr) {
+	if !s.srv.pool.Recount(s, addr) {
 		s.end(421, "4.3.2", "too many connections from that address, try again later")
 		return nil
 	}
