@@ -29,7 +29,7 @@ func (s *session) serve(cfg *config.Config, ready func(server.Ready)) error {
 	log := telemetry.NewLogger(s.talk, cfg.Log.Format, level)
 	srv, err := server.New(s.ctx, cfg, server.Options{Version: version, Log: log, Level: level, Ready: ready})
 	if err != nil {
-		return unavailable(err)
+		return unavailable(fullDisk(cfg, err))
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()

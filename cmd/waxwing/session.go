@@ -16,6 +16,7 @@ import (
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/durable"
 	"waxwing/internal/server"
 )
 
@@ -70,7 +71,7 @@ func (s *session) withConfig(cfg *config.Config, fn func(c control.Carrier) erro
 	}
 	state, err := server.OpenState(s.ctx, cfg, s.logger())
 	if err != nil {
-		return unavailable(err)
+		return unavailable(fullDisk(cfg, err))
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
 	return fn(control.Direct(state.Control(nil)))
@@ -83,6 +84,18 @@ func unavailable(err error) error {
 		return err
 	}
 	return control.Errorf(control.Unavailable, "%w", err)
+}
+
+// openNeeds is the free space that opening the store takes.
+const openNeeds = 1 << 20
+
+// fullDisk says that the disk is full where an error of the database doesn't.
+func fullDisk(cfg *config.Config, err error) error {
+	free, ferr := durable.OS.Free(cfg.DataDir)
+	if ferr != nil || free >= openNeeds {
+		return err
+	}
+	return fmt.Errorf("%w: the disk of %s is full (%s free): make room there", err, cfg.DataDir, config.Size(free).Human())
 }
 
 // logger writes warnings of this process's own store to standard error.
