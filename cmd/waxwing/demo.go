@@ -43,7 +43,7 @@ func (c *demoCommand) Run(s *session) error {
 	}
 	cfg, err := config.Load(filepath.Join(dir, config.FileName))
 	if errors.Is(err, os.ErrNotExist) {
-		cfg, err = s.initialise(dir, demoDomain, "", true)
+		cfg, _, err = s.initialise(dir, demoDomain, "", true)
 	}
 	if err != nil {
 		return err
@@ -184,6 +184,7 @@ func (s *session) printDemo(cfg *config.Config, dir string, accounts []demoAccou
 		}
 		p.line("")
 		p.line("In a mail program: IMAP localhost port " + ports["imap-implicit"] + " (SSL/TLS), SMTP localhost port " + ports["submission-implicit"] + " (SSL/TLS).")
+		p.line("Messages are encrypted; the master key is " + cfg.Encryption.File + ". A real server's key needs a backup.")
 		p.line("Everything is in " + dir + ". Ctrl-C ends the server; the same command starts it again.")
 	})
 }

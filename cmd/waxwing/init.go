@@ -14,6 +14,7 @@ import (
 	"waxwing/internal/control"
 	"waxwing/internal/durable"
 	"waxwing/internal/server"
+	"waxwing/internal/store/keyring"
 )
 
 type initCommand struct {
@@ -28,6 +29,7 @@ type initialised struct {
 	Hostname  string      `json:"hostname"`
 	Domain    string      `json:"domain"`
 	Listeners []string    `json:"listeners"`
+	Keys      encryption  `json:"encryption"`
 	DNS       []dnsRecord `json:"dns"`
 }
 
@@ -40,7 +42,7 @@ type dnsRecord struct {
 }
 
 func (c *initCommand) Run(s *session) error {
-	cfg, err := s.initialise(s.directory("."), c.Domain, c.Hostname, c.Loopback)
+	cfg, info, err := s.initialise(s.directory("."), c.Domain, c.Hostname, c.Loopback)
 	if err != nil {
 		return err
 	}
@@ -48,7 +50,7 @@ func (c *initCommand) Run(s *session) error {
 	if err != nil {
 		return usageError{err}
 	}
-	out := initialised{Directory: filepath.Dir(cfg.Path), Hostname: cfg.Hostname, Domain: domain, DNS: records(domain, cfg.Hostname)}
+	out := initialised{Directory: filepath.Dir(cfg.Path), Hostname: cfg.Hostname, Domain: domain, Keys: encryptionOf(info), DNS: records(domain, cfg.Hostname)}
 	for _, l := range cfg.Listeners {
 		out.Listeners = append(out.Listeners, string(l.Protocol)+" "+l.Address)
 	}
@@ -62,6 +64,8 @@ func (c *initCommand) Run(s *session) error {
 			}
 			p.line("")
 		}
+		printBackup(p, out.Keys, out.Directory)
+		p.line("")
 		p.line("Next:")
 		p.line(fmt.Sprintf("  %s account add you@%s --admin --dir %s", program(), out.Domain, shellQuote(out.Directory)))
 		p.line(fmt.Sprintf("  %s serve --dir %s", program(), shellQuote(out.Directory)))
@@ -86,59 +90,61 @@ func records(domain, hostname string) []dnsRecord {
 
 // initialise makes the directory of a new server with its configuration, certificate, store and first domain. It
 // overwrites nothing. waxwing.toml is written last: a directory that has it is complete.
-func (s *session) initialise(dir, domainText, hostname string, loopback bool) (*config.Config, error) {
+func (s *session) initialise(dir, domainText, hostname string, loopback bool) (cfg *config.Config, keys keyring.Info, err error) {
 	domain, err := address.ParseDomain(domainText)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, keys, usageError{err}
 	}
 	if hostname == "" {
 		hostname = "mx." + domain
 	}
-	cfg := config.Default()
-	cfg.Hostname = hostname
-	cfg.Certificates = []config.Certificate{{Cert: "tls/cert.pem", Key: "tls/key.pem"}}
-	cfg.Listeners = config.StandardListeners(loopback)
+	fresh := config.Default()
+	fresh.Hostname = hostname
+	fresh.Encryption.Source, fresh.Encryption.File = config.KeyFile, "keys/master.key"
+	fresh.Certificates = []config.Certificate{{Cert: "tls/cert.pem", Key: "tls/key.pem"}}
+	fresh.Listeners = config.StandardListeners(loopback)
 	var text bytes.Buffer
-	if err := cfg.Write(&text); err != nil {
-		return nil, err
+	if err := fresh.Write(&text); err != nil {
+		return nil, keys, err
 	}
 	if _, err := config.Parse(config.FileName, text.Bytes()); err != nil {
-		return nil, err // a host name that can't be one
+		return nil, keys, err // a host name that can't be one
 	}
 	file := filepath.Join(dir, config.FileName)
-	for _, name := range []string{file, filepath.Join(dir, cfg.DataDir), filepath.Join(dir, "tls")} {
+	for _, name := range []string{file, filepath.Join(dir, fresh.DataDir), filepath.Join(dir, "tls"), filepath.Join(dir, "keys")} {
 		if _, err := os.Lstat(name); err == nil {
-			return nil, control.Errorf(control.Conflict, "init: %s exists already: nothing is overwritten", name)
+			return nil, keys, control.Errorf(control.Conflict, "init: %s exists already: nothing is overwritten", name)
 		} else if !errors.Is(err, os.ErrNotExist) {
-			return nil, control.Errorf(control.Unavailable, "init: %w", err)
+			return nil, keys, control.Errorf(control.Unavailable, "init: %w", err)
 		}
 	}
 	if err := durable.OS.MkdirAll(filepath.Join(dir, "tls"), 0o700); err != nil {
-		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+		return nil, keys, control.Errorf(control.Unavailable, "init: %w", err)
 	}
 	names := []string{hostname}
 	if loopback {
 		names = append(names, "localhost", "127.0.0.1")
 	}
 	if err := writeCertificate(filepath.Join(dir, "tls"), names); err != nil {
-		return nil, err
+		return nil, keys, err
 	}
 	// Written under another name first, as the store is opened by it.
 	staged := file + ".new"
 	if err := durable.WriteFile(durable.OS, staged, text.Bytes(), 0o600); err != nil {
-		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+		return nil, keys, control.Errorf(control.Unavailable, "init: %w", err)
 	}
 	loaded, err := config.Load(staged)
 	if err != nil {
-		return nil, err
+		return nil, keys, err
 	}
-	if err := s.createStore(loaded, domain); err != nil {
-		return nil, err
+	if keys, err = s.createStore(loaded, domain); err != nil {
+		return nil, keys, err
 	}
 	if err := errors.Join(durable.OS.Rename(staged, file), durable.OS.SyncDir(dir)); err != nil {
-		return nil, control.Errorf(control.Unavailable, "init: %w", err)
+		return nil, keys, control.Errorf(control.Unavailable, "init: %w", err)
 	}
-	return config.Load(file)
+	cfg, err = config.Load(file)
+	return cfg, keys, err
 }
 
 func writeCertificate(dir string, names []string) error {
@@ -154,16 +160,19 @@ func writeCertificate(dir string, names []string) error {
 	return nil
 }
 
-// createStore makes the data directory and the store with its first domain.
-func (s *session) createStore(cfg *config.Config, domain string) (err error) {
+// createStore makes the data directory, its keys, and the store with its first domain.
+func (s *session) createStore(cfg *config.Config, domain string) (keys keyring.Info, err error) {
 	if err := server.CreateDataDir(cfg); err != nil {
-		return control.Errorf(control.Unavailable, "init: %w", err)
+		return keys, control.Errorf(control.Unavailable, "init: %w", err)
+	}
+	if keys, err = server.CreateKeys(s.ctx, cfg, true); err != nil {
+		return keys, err
 	}
 	state, err := server.OpenState(s.ctx, cfg, s.logger())
 	if err != nil {
-		return unavailable(err)
+		return keys, unavailable(err)
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
 	_, err = control.DomainAdd.Call(s.ctx, control.Direct(state.Control(nil)), control.Domain{Name: domain})
-	return err
+	return keys, err
 }

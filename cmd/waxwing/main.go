@@ -57,6 +57,7 @@ type commandLine struct {
 	Domain  domainCommand  `cmd:"" help:"Look after domains."`
 	Alias   aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
+	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
 	Config  configCommand  `cmd:"" help:"Show, check and change settings."`
 	Doctor  doctorCommand  `cmd:"" help:"Examine the server and what it stands on."`
 	Export  exportCommand  `cmd:"" help:"Write the mail of an account into files."`

@@ -12,6 +12,7 @@ import (
 	"waxwing/internal/address"
 	"waxwing/internal/directory"
 	"waxwing/internal/store"
+	"waxwing/internal/store/keyring"
 )
 
 // Server is what only a running server can do; nil while it is stopped.
@@ -24,8 +25,9 @@ type Server interface {
 type Options struct {
 	Store     *store.Store
 	Directory *directory.Directory
-	Server    Server // nil when the server is stopped
-	SpoolDir  string // for messages above 256 KiB while they are imported
+	Keys      *keyring.Ring // of encryption at rest; nil when messages are not encrypted
+	Server    Server        // nil when the server is stopped
+	SpoolDir  string        // for messages above 256 KiB while they are imported
 	Clock     func() time.Time
 	Logger    *slog.Logger
 }
@@ -34,6 +36,7 @@ type Options struct {
 type Service struct {
 	store  *store.Store
 	dir    *directory.Directory
+	keys   *keyring.Ring
 	server Server
 	spool  string
 	clock  func() time.Time
@@ -50,7 +53,7 @@ func New(o Options) *Service {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: o.Store, dir: o.Directory, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger}
+	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger}
 }
 
 func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {

@@ -16,25 +16,36 @@ const (
 	certWarning    = 21 * 24 * time.Hour
 )
 
-// housekeep frees what nothing refers to, and looks after the conditions that the health page shows.
-func (s *Server) housekeep(ctx context.Context) {
-	look, clean := time.NewTicker(lookEvery), time.NewTicker(housekeepEvery)
+// watch looks after the conditions that the health page shows.
+func (s *Server) watch(ctx context.Context) {
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	defer clean.Stop()
-	s.look(ctx)
 	for {
+		s.look(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			s.look(ctx)
-		case <-clean.C:
-			err := s.state.Store.Housekeep(ctx)
-			if err != nil && ctx.Err() == nil {
-				s.log.Error("housekeeping failed, it is tried again", "error", err)
-			}
-			s.health.Set("housekeeping", ignoreStop(ctx, err))
 		}
+	}
+}
+
+// housekeep frees what nothing refers to and, when there is a new data key, encrypts anew. That may take hours.
+func (s *Server) housekeep(ctx context.Context) {
+	clean := time.NewTicker(housekeepEvery)
+	defer clean.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-clean.C:
+		case <-s.state.keysChanged():
+		}
+		err := s.state.Store.Housekeep(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("housekeeping failed, it is tried again", "error", err)
+		}
+		s.health.Set("housekeeping", ignoreStop(ctx, err))
 	}
 }
 

@@ -116,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return errors.Join(err, s.Close())
 	}
 	stopNotify := s.notifyReady()
-	s.log.Info("ready", "version", s.opts.Version, "hostname", s.cfg.Hostname, "listeners", addresses(s.listeners()), "pid", os.Getpid())
+	s.log.Info("ready", "version", s.opts.Version, "hostname", s.cfg.Hostname, "listeners", addresses(s.listeners()), "pid", os.Getpid(), "encryption", describeKeys(s.state.Keys))
 	if s.opts.Ready != nil {
 		r := Ready{Listeners: s.listeners()}
 		if s.page != nil {
@@ -149,6 +149,7 @@ func (s *Server) start() error {
 	s.control = s.state.Control(s).Serve(s.socket)
 	s.socket = nil
 	s.goBackground(func(ctx context.Context) { s.keys.Watch(ctx, certificateLook) })
+	s.goBackground(s.watch)
 	s.goBackground(s.housekeep)
 	s.goBackground(s.parts.quotas.run)
 	s.goBackground(s.runQueue)

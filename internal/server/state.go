@@ -21,6 +21,7 @@ import (
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
+	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/search/fts"
 )
 
@@ -37,6 +38,7 @@ const (
 type State struct {
 	Store     *store.Store
 	Directory *directory.Directory
+	Keys      *keyring.Ring // of encryption at rest, nil when messages are not encrypted
 
 	cfg    *config.Config
 	log    *slog.Logger
@@ -80,10 +82,13 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("open store: %w", err)
 	}
+	if s.Keys, err = openKeys(ctx, cfg, log.With("part", "keys")); err != nil {
+		return s, err
+	}
 	if s.search, err = newSearch(cfg, log); err != nil {
 		return s, err
 	}
-	if s.Store, err = openStore(ctx, cfg, log, s.search); err != nil {
+	if s.Store, err = openStore(ctx, cfg, log, s.search, s.Keys); err != nil {
 		return s, err
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
@@ -124,14 +129,14 @@ func newSearch(cfg *config.Config, log *slog.Logger) (*fts.Index, error) {
 	return idx, nil
 }
 
-func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *fts.Index) (*store.Store, error) {
+func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *fts.Index, ring *keyring.Ring) (*store.Store, error) {
 	log = log.With("part", "store")
 	db, err := openDatabase(ctx, cfg, log)
 	if err != nil {
 		return nil, err
 	}
 	packs, err := blob.Open(blob.Options{
-		Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve),
+		Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve), Keys: blobKeys(ring),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())
@@ -148,7 +153,7 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *f
 // Control is the service layer over this state; server is nil unless it runs in this process.
 func (s *State) Control(server control.Server) *control.Service {
 	return control.New(control.Options{
-		Store: s.Store, Directory: s.Directory, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
+		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
 	})
 }
 

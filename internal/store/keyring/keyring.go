@@ -169,6 +169,9 @@ func Open(ctx context.Context, o Options) (*Ring, error) {
 		}
 	}
 	r.heal(copies)
+	if _, swept := r.Current(); !swept {
+		r.changed <- struct{}{} // what was broken off goes on
+	}
 	return r, nil
 }
 
@@ -369,7 +372,7 @@ func (r *Ring) Swept(id uint32) error {
 	return nil
 }
 
-// Changed gets a value when there is a new key, and records are to be encrypted anew.
+// Changed gets a value when records are to be encrypted anew: after a new key, and at the start when that was broken off.
 func (r *Ring) Changed() <-chan struct{} { return r.changed }
 
 // Rotate makes a new data key, under which all records are sealed from now on. Older keys stay: records need them until

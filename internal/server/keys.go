@@ -1,0 +1,154 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"waxwing/internal/config"
+	"waxwing/internal/control"
+	"waxwing/internal/durable"
+	"waxwing/internal/store/blob"
+	"waxwing/internal/store/keyring"
+)
+
+// dataKeysName is the file of data keys, in the data directory; its copy stands beside the packs.
+const dataKeysName = "data-keys"
+
+// keyOptions are the options of the keys of a store.
+func keyOptions(cfg *config.Config, log *slog.Logger) keyring.Options {
+	return keyring.Options{
+		Files:  [2]string{filepath.Join(cfg.DataDir, dataKeysName), filepath.Join(cfg.DataDir, packsName, dataKeysName)},
+		Source: KeySource(cfg), Logger: log,
+	}
+}
+
+// KeySource is where the configuration says that the master key comes from.
+func KeySource(cfg *config.Config) keyring.Source {
+	e := cfg.Encryption
+	return keyring.Source{
+		Kind: keyring.Kind(e.Source), File: e.File, Credential: e.Credential, Dir: os.Getenv("CREDENTIALS_DIRECTORY"),
+		Command: e.Command, Timeout: e.Timeout.Std(),
+	}
+}
+
+// openKeys opens the keys of the store; nil when messages are not encrypted. Without its master key a store with keys is
+// not opened at all: what can be read of it would look like loss.
+func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (*keyring.Ring, error) {
+	o := keyOptions(cfg, log)
+	if cfg.Encryption.Source == config.KeyNone {
+		if keyring.Exists(o) {
+			return nil, control.Errorf(control.Invalid,
+				"open store: %s is there, so messages are encrypted, but waxwing.toml names no source of the master key: set [encryption]", o.Files[0])
+		}
+		return nil, nil
+	}
+	forbidCore()
+	ring, err := keyring.Open(ctx, o)
+	if errors.Is(err, keyring.ErrNoFile) {
+		return nil, control.Errorf(control.Unavailable, "open store: %w. If this store was never encrypted, `waxwing store key create` begins with it", err)
+	}
+	if err != nil {
+		return nil, control.Errorf(control.Unavailable, "open store: %w", err)
+	}
+	return ring, nil
+}
+
+// forbidCore keeps keys out of core files. A limit of 1 also keeps the kernel from handing one to a program (core(5)).
+func forbidCore() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &limit) == nil {
+		limit.Cur, limit.Max = min(limit.Cur, 1), min(limit.Max, 1)
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &limit) // lowering is always allowed
+	}
+}
+
+// blobKeys is a ring as the packs take it.
+func blobKeys(ring *keyring.Ring) blob.Keys {
+	if ring == nil {
+		return nil
+	}
+	return ring
+}
+
+// CreateKeys makes the data keys of a store that has none and, for a source that is a file which isn't there, the master
+// key. fresh says that the store holds no mail yet. The store must be closed.
+func CreateKeys(ctx context.Context, cfg *config.Config, fresh bool) (info keyring.Info, err error) {
+	o := keyOptions(cfg, slog.New(slog.DiscardHandler))
+	if cfg.Encryption.Source == config.KeyNone {
+		return info, control.Errorf(control.Invalid, "create keys: set [encryption] in waxwing.toml first, e.g. source = \"file\" and file = \"keys/master.key\"")
+	}
+	lock, err := durable.OS.Lock(filepath.Join(cfg.DataDir, lockName))
+	if errors.Is(err, durable.ErrLocked) {
+		return info, control.Errorf(control.Unavailable, "create keys: %s is in use: stop the server first", cfg.DataDir)
+	}
+	if err != nil {
+		return info, control.Errorf(control.Unavailable, "create keys: %w", err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if keyring.Exists(o) {
+		return info, control.Errorf(control.Conflict, "create keys: %s is there already: nothing is overwritten", o.Files[0])
+	}
+	if cfg.Encryption.Source == config.KeyFile {
+		if err := createMaster(cfg.Encryption.File); err != nil {
+			return info, err
+		}
+	}
+	ring, err := keyring.Create(ctx, o, fresh)
+	if err != nil {
+		return info, control.Errorf(control.Unavailable, "create keys: %w", err)
+	}
+	return ring.Info(), nil
+}
+
+// createMaster makes the file of a master key unless it is there.
+func createMaster(name string) error {
+	if _, err := os.Lstat(name); err == nil {
+		return nil
+	}
+	m, err := keyring.NewMaster(rand.Reader)
+	if err == nil {
+		err = keyring.WriteMaster(durable.OS, name, m, time.Now())
+	}
+	if err != nil {
+		return control.Errorf(control.Unavailable, "create keys: %w", err)
+	}
+	return nil
+}
+
+// RecoverySheet is the master key with what somebody needs to know who holds it in their hands.
+func RecoverySheet(ctx context.Context, cfg *config.Config) (string, error) {
+	source := KeySource(cfg)
+	found, err := source.Load(ctx, durable.OS)
+	if err != nil {
+		return "", control.Errorf(control.Unavailable, "recovery sheet: %w", err)
+	}
+	if len(found) > 1 {
+		return "", control.Errorf(control.Conflict, "recovery sheet: a change of master keys was broken off: start the server once, then ask again")
+	}
+	return keyring.Sheet(found[0], source, cfg.Hostname, time.Now()), nil
+}
+
+// keysChanged gets a value when records are to be encrypted anew; never without keys.
+func (s *State) keysChanged() <-chan struct{} {
+	if s.Keys == nil {
+		return nil
+	}
+	return s.Keys.Changed()
+}
+
+// describeKeys says in one line what the log should know.
+func describeKeys(ring *keyring.Ring) string {
+	if ring == nil {
+		return "off"
+	}
+	info := ring.Info()
+	return fmt.Sprintf("data key %s, master key %s", info.Keys[len(info.Keys)-1].ID, info.Master)
+}
