@@ -110,7 +110,7 @@ func killUnderLoad(t *testing.T, kills int) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
 	for _, work := range []func(context.Context, *testing.T, *rig.Node, *journal) error{
-		deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork,
+		deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork, rotateWork,
 	} {
 		load.Go(func() {
 			for ctx.Err() == nil {
@@ -138,6 +138,9 @@ func killUnderLoad(t *testing.T, kills int) {
 	time.Sleep(300 * time.Millisecond)
 	cancel()
 	load.Wait()
+	if keys := dataKeys(t, n); keys < kills {
+		t.Errorf("%d data keys after %d kills: the load changed none", keys, kills)
+	}
 	j.check(t, n, kills)
 }
 

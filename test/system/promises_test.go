@@ -2,6 +2,7 @@ package system
 
 import (
 	"bytes"
+	"database/sql"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/sys/unix"
+	_ "modernc.org/sqlite" // the rows say where a message is stored
 
 	"waxwing/test/rig"
 )
@@ -72,7 +74,7 @@ func TestPromise4DamageHarmsOneMessage(t *testing.T) {
 	if err := n.Terminate(); err != nil {
 		t.Fatal(err)
 	}
-	flipByte(t, n.Dir, []byte("你好，to-be-damaged"))
+	flipByte(t, n.Dir, 2)
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -97,36 +99,32 @@ func TestPromise4DamageHarmsOneMessage(t *testing.T) {
 	}
 }
 
-// flipByte changes one bit of the file below dir that holds the mark, at the mark.
-func flipByte(t *testing.T, dir string, mark []byte) {
+// flipByte changes one bit within the stored octets of the n-th content that a stopped server took.
+func flipByte(t *testing.T, dir string, n int) {
 	t.Helper()
-	done := false
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || strings.Contains(d.Name(), ".db") || strings.Contains(d.Name(), "sqlite") {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		at := bytes.Index(b, mark)
-		if at < 0 {
-			return nil
-		}
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		done = true
-		_, err = f.WriteAt([]byte{b[at] ^ 1}, int64(at))
-		return err
-	})
+	db, err := sql.Open("sqlite", filepath.Join(dir, "data", "waxwing.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !done {
-		t.Fatalf("no file below %s holds %q", dir, mark)
+	defer db.Close()
+	var segment, place, stored int64
+	row := db.QueryRowContext(t.Context(), `SELECT segment, place, stored FROM blob ORDER BY blob_id LIMIT 1 OFFSET $1`, n-1)
+	if err := row.Scan(&segment, &place, &stored); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "data", "packs", "packs", fmt.Sprintf("%08x.blob", segment)), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at := place + stored/2
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
 	}
 }
 
