@@ -3,11 +3,12 @@
 GO       ?= go
 TOOLS    := $(CURDIR)/.tools/bin
 LINT_VERSION := v2.15.0
+S3_VERSION := v1.8.0
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test test-race bench lint deps lint-deps soak fuzz generate clean
+.PHONY: build run test test-race bench lint deps s3-deps lint-deps soak fuzz generate clean
 
 build: ## bin/waxwing, one static binary
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/waxwing ./cmd/waxwing
@@ -15,8 +16,11 @@ build: ## bin/waxwing, one static binary
 run: build ## a working server on loopback, accounts printed once
 	bin/waxwing demo --dir demo
 
-deps: ## what the tests need: real mail software from Debian
+deps: s3-deps ## what the tests need: real mail software from Debian, and a service that speaks S3's protocol
 	scripts/deps.sh
+
+s3-deps:
+	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw@$(S3_VERSION)
 
 test: deps build ## everything but the soak
 	$(GO) test ./...

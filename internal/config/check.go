@@ -37,6 +37,7 @@ func (c *checker) config(cfg *Config) {
 	if (cfg.Store.Driver == Postgres) != (cfg.Store.DSNFile != "") {
 		c.bad("store.dsn_file", "belongs to the driver postgres: set both or neither")
 	}
+	c.bucket(&cfg.Store)
 	for i, cert := range cfg.Certificates {
 		key := "certificate." + strconv.Itoa(i)
 		if cert.Cert == "" {
@@ -71,6 +72,27 @@ func (c *checker) config(cfg *Config) {
 		} else if !Loopback(a) {
 			c.bad("metrics.address", "%q is not a loopback address: metrics tell too much to be open", a)
 		}
+	}
+}
+
+func (c *checker) bucket(s *Store) {
+	b := s.S3
+	if b == nil {
+		return
+	}
+	if s.Driver != Postgres {
+		c.bad("store.s3", "belongs to the driver postgres: what is new stands in the database")
+	}
+	for _, f := range [][2]string{{"endpoint", b.Endpoint}, {"bucket", b.Bucket}, {"credentials_file", b.CredentialsFile}} {
+		if f[1] == "" {
+			c.bad("store.s3."+f[0], "is missing")
+		}
+	}
+	if strings.Contains(b.Endpoint, "/") {
+		c.bad("store.s3.endpoint", "%q is not a host, or a host and port", b.Endpoint)
+	}
+	if b.Plain && !Loopback(b.Endpoint) {
+		c.bad("store.s3.plain", "would send mail in plaintext to %s: only for host:port on loopback", b.Endpoint)
 	}
 }
 

@@ -56,6 +56,7 @@ const (
 type Store struct {
 	Driver  Driver `toml:"driver" oneof:"sqlite postgres" doc:"sqlite (embedded, in the data directory) or postgres."`
 	DSNFile string `toml:"dsn_file" doc:"File whose first line is the connection string of PostgreSQL, e.g. postgres://user:password@db.example.net/waxwing?sslmode=verify-full; readable by the server alone. Relative to this file. A server beyond loopback needs sslmode verify-full or verify-ca."`
+	S3      *S3    `toml:"s3" doc:"A bucket for the octets of messages, in place of packs in the data directory; with postgres only. What is new stands in PostgreSQL and is moved to sealed objects in the background; messages above 1 MiB go to the bucket at once."`
 }
 
 // Encryption says where the master key of encryption at rest comes from.
@@ -77,6 +78,16 @@ const (
 	KeyCredential KeySource = "credential"
 	KeyCommand    KeySource = "command"
 )
+
+// S3 is a bucket of a service that speaks S3's protocol.
+type S3 struct {
+	Endpoint        string `toml:"endpoint" doc:"Host, or host and port, of the service, e.g. \"s3.eu-central-1.amazonaws.com\"."`
+	Bucket          string `toml:"bucket" doc:"The bucket. It must be there. Only this server may write below prefix."`
+	Prefix          string `toml:"prefix" doc:"What the names of all objects begin with, e.g. \"mail/\"."`
+	Region          string `toml:"region" doc:"Region of the bucket, empty when the service has none."`
+	CredentialsFile string `toml:"credentials_file" doc:"File whose first line is the access key and whose second line is the secret key; readable by the server alone. Relative to this file."`
+	Plain           bool   `toml:"plain" doc:"Speak HTTP without TLS. Only to loopback."`
+}
 
 // Certificate names the files of one certificate.
 type Certificate struct {
@@ -254,6 +265,9 @@ func (c *Config) resolvePaths(dir string) {
 	}
 	abs(&c.Spool.Dir)
 	abs(&c.Store.DSNFile)
+	if s := c.Store.S3; s != nil {
+		abs(&s.CredentialsFile)
+	}
 	for i := range c.Certificates {
 		abs(&c.Certificates[i].Cert)
 		abs(&c.Certificates[i].Key)

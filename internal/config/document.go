@@ -117,6 +117,10 @@ func (c *Config) Write(w io.Writer) error {
 	if c.Store.Driver == Postgres {
 		fmt.Fprintf(&b, "\n[store]\ndriver = %s\ndsn_file = %s\n", quote(string(c.Store.Driver)), quote(c.Store.DSNFile))
 	}
+	if s := c.Store.S3; s != nil {
+		fmt.Fprintf(&b, "\n[store.s3]\nendpoint = %s\nbucket = %s\nprefix = %s\nregion = %s\ncredentials_file = %s\nplain = %t\n",
+			quote(s.Endpoint), quote(s.Bucket), quote(s.Prefix), quote(s.Region), quote(s.CredentialsFile), s.Plain)
+	}
 	if c.Encryption.Source == KeyFile {
 		fmt.Fprintf(&b, "\n[encryption] # messages are encrypted; back up the master key, without it they are lost\nsource = %s\nfile = %s\n", quote(string(c.Encryption.Source)), quote(c.Encryption.File))
 	}

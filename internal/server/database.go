@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,12 +14,14 @@ import (
 	"waxwing/internal/config"
 	"waxwing/internal/control"
 	"waxwing/internal/store"
+	"waxwing/internal/store/blob"
+	"waxwing/internal/store/objects"
 	"waxwing/internal/store/postgres"
 	"waxwing/internal/store/sqlite"
 )
 
-// maxDSN bounds the file that holds a connection string.
-const maxDSN = 16 << 10
+// maxSecret bounds a file that holds a secret.
+const maxSecret = 16 << 10
 
 // openDatabase opens the database that the configuration names.
 func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Database, error) {
@@ -29,11 +32,11 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*s
 		}
 		return db, nil
 	}
-	dsn, err := readDSN(cfg.Store.DSNFile)
+	lines, err := readSecret(cfg.Store.DSNFile, 1)
 	if err != nil {
 		return nil, control.Errorf(control.Invalid, "open store: store.dsn_file: %v", err)
 	}
-	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log})
+	db, err := postgres.Open(ctx, postgres.Options{DSN: lines[0], Logger: log})
 	if errors.Is(err, postgres.ErrInUse) {
 		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: one server, or one command while it is stopped, at a time")
 	}
@@ -43,27 +46,65 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*s
 	return db, nil
 }
 
-// readDSN reads the first line of a file that holds a connection string. As it holds a password, nobody else may read it.
-func readDSN(name string) (string, error) {
+// openBlobs opens what holds the octets of messages.
+func openBlobs(ctx context.Context, cfg *config.Config, log *slog.Logger, keys blob.Keys) (store.BlobStore, error) {
+	b := cfg.Store.S3
+	if b == nil {
+		packs, err := blob.Open(blob.Options{
+			Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve), Keys: keys,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
+		return store.Packs(packs), nil
+	}
+	lines, err := readSecret(b.CredentialsFile, 2)
+	if err != nil {
+		return nil, control.Errorf(control.Invalid, "open store: store.s3.credentials_file: %v", err)
+	}
+	// What is staged is worth nothing after a crash.
+	staging := filepath.Join(cfg.DataDir, stagingName)
+	if err := os.RemoveAll(staging); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.Proxy = nil // the environment is not read
+	bucket, err := objects.Open(ctx, objects.Options{
+		Endpoint: b.Endpoint, Insecure: b.Plain, Region: b.Region, Bucket: b.Bucket, Prefix: b.Prefix,
+		AccessKey: lines[0], SecretKey: lines[1], Keys: keys, Dir: staging, Transport: transport, Logger: log,
+	})
+	if err != nil {
+		return nil, control.Errorf(control.Unavailable, "open store: %v", err)
+	}
+	return store.Objects(bucket), nil
+}
+
+// readSecret reads the first lines of a file that holds a secret: nobody else may read it.
+func readSecret(name string, n int) ([]string, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s has mode %04o: others can read the password in it; chmod 600", name, fi.Mode().Perm())
+		return nil, fmt.Errorf("%s has mode %04o: others can read the secret in it; chmod 600", name, fi.Mode().Perm())
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxDSN))
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimSpace(line); line == "" {
-		return "", fmt.Errorf("%s is empty", name)
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < n {
+		return nil, fmt.Errorf("%s has %d lines, not %d", name, len(lines), n)
 	}
-	return line, nil
+	for i := range lines[:n] {
+		if lines[i] = strings.TrimSpace(lines[i]); lines[i] == "" {
+			return nil, fmt.Errorf("line %d of %s is empty", i+1, name)
+		}
+	}
+	return lines[:n], nil
 }

@@ -2,17 +2,18 @@ package server
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/store/objects/s3test"
 	"waxwing/internal/store/postgres/pgtest"
 )
 
-func TestTheConnectionStringIsReadFromAPrivateFile(t *testing.T) {
+func TestSecretsAreReadFromPrivateFiles(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		text string
@@ -29,14 +30,17 @@ func TestTheConnectionStringIsReadFromAPrivateFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {
 			t.Fatal(err)
 		}
-		got, err := readDSN(file)
-		if got != c.want || (err == nil) != (c.want != "") {
+		got, err := readSecret(file, 1)
+		if strings.Join(got, "") != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, c.want)
+		}
+		if _, err := readSecret(file, 3); err == nil {
+			t.Errorf("%s: three lines were read", name)
 		}
 	}
 }
 
-func TestTheServerRunsOnPostgres(t *testing.T) {
+func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
 	t.Parallel()
 	cluster, err := pgtest.Start()
 	if err != nil {
@@ -51,9 +55,29 @@ func TestTheServerRunsOnPostgres(t *testing.T) {
 	if err := os.WriteFile(dsn, []byte(cluster.DSN("")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := newNode(t, func(c *config.Config) { c.Store = config.Store{Driver: config.Postgres, DSNFile: dsn} })
-	if _, err := os.Stat(filepath.Join(cfg.DataDir, databaseName)); err == nil {
-		t.Error("there is an SQLite database")
+	service, err := s3test.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := service.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	bucket := service.Bucket(t, "mail", "")
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte(bucket.AccessKey+"\n"+bucket.SecretKey+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := newNode(t, func(c *config.Config) {
+		c.Store = config.Store{Driver: config.Postgres, DSNFile: dsn, S3: &config.S3{
+			Endpoint: bucket.Endpoint, Bucket: "mail", Prefix: "one", Region: bucket.Region, CredentialsFile: keys, Plain: true,
+		}}
+	})
+	for _, name := range []string{databaseName, packsName} {
+		if _, err := os.Stat(filepath.Join(cfg.DataDir, name)); err == nil {
+			t.Errorf("there is a file %s in the data directory", name)
+		}
 	}
 	n := start(t, cfg)
 	if err := send(n.address(config.SMTP, config.StartTLS), "kept."); err != nil {
@@ -62,13 +86,24 @@ func TestTheServerRunsOnPostgres(t *testing.T) {
 	other := *cfg
 	other.DataDir = t.TempDir()
 	other.Spool.Dir = filepath.Join(other.DataDir, "spool")
-	_, err = OpenState(t.Context(), &other, slog.New(slog.DiscardHandler))
+	_, err = OpenState(t.Context(), &other, discard)
 	var refused *control.Error
 	if !errors.As(err, &refused) || refused.Kind != control.Unavailable {
 		t.Fatalf("a second server on the database: %v", err)
 	}
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
+	}
+	state, err := OpenState(t.Context(), cfg, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved, err := state.Store.MoveContents(t.Context())
+	if err := errors.Join(err, state.Close()); err != nil || moved != 1 {
+		t.Fatalf("%d contents moved: %v", moved, err)
+	}
+	if got := service.Keys(t, "mail"); len(got) != 1 || !strings.HasPrefix(got[0], "one/packs/") {
+		t.Errorf("objects %v", got)
 	}
 	withState(t, cfg, func(c control.Carrier) {
 		if got := subjects(t, c); got["kept."] != 1 {

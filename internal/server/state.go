@@ -20,7 +20,6 @@ import (
 	"waxwing/internal/directory"
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
-	"waxwing/internal/store/blob"
 	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/search/fts"
 )
@@ -31,6 +30,7 @@ const (
 	databaseName = "waxwing.db"
 	searchName   = "search.db"
 	packsName    = "packs"
+	stagingName  = "staging" // on the way to a bucket
 )
 
 // State is the opened store with its directory: what a command needs while the server is stopped, and the ground that
@@ -135,17 +135,15 @@ func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *f
 	if err != nil {
 		return nil, err
 	}
-	packs, err := blob.Open(blob.Options{
-		Dir: filepath.Join(cfg.DataDir, packsName), Logger: log, Reserve: int64(cfg.Spool.DiskReserve), Keys: blobKeys(ring),
-	})
+	blobs, err := openBlobs(ctx, cfg, log, blobKeys(ring))
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	s, err := store.Open(ctx, store.Options{
-		DB: db, Blobs: store.Packs(packs), Search: idx, Purged: idx.Purged, Clock: time.Now, Logger: log,
+		DB: db, Blobs: blobs, Search: idx, Purged: idx.Purged, Clock: time.Now, Logger: log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, packs.Close(), db.Close())
+		return nil, errors.Join(err, blobs.Close(), db.Close())
 	}
 	return s, nil
 }

@@ -40,9 +40,10 @@ type settled struct {
 	sum     blob.ID
 	shard   uint32
 
-	put  bool     // ref is a record of our own, which must be settled
-	ref  blob.Ref // where put
-	kept bool     // the row names ref, as far as the last run of the transaction knows
+	put   bool     // there is a copy of our own: a record, which must be settled, or fresh
+	fresh []byte   // the octets, when they are to commit with their row
+	ref   blob.Ref // where put
+	kept  bool     // the row names ref, as far as the last run of the transaction knows
 }
 
 // errNoContent says that the row that a content was to share has gone meanwhile.
@@ -81,6 +82,14 @@ func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) 
 }
 
 func (s *Store) putContent(ctx context.Context, t *settled) error {
+	if s.fresh.takes(t.content.Size()) {
+		b, err := s.fresh.hold(t.content)
+		if err != nil {
+			return err
+		}
+		t.put, t.fresh = true, b
+		return nil
+	}
 	ref, err := s.blobs.Put(ctx, t.shard, t.content, t.sum)
 	if err != nil {
 		return blobError(err)
@@ -152,7 +161,7 @@ func (s *Store) settleAll(list []*settled, err error) {
 		return
 	}
 	for _, t := range list {
-		if t.put {
+		if t.put && t.fresh == nil {
 			s.blobs.Settle(t.ref, err == nil && t.kept)
 		}
 	}
@@ -185,6 +194,9 @@ func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
 
 func (tx *Tx) insertBlob(t *settled, refs int64) (int64, error) {
 	id := tx.s.ids.blob.take()
+	if err := tx.adopt(t, id); err != nil {
+		return 0, err
+	}
 	err := tx.exec(`INSERT INTO blob (blob_id, hash, hash_key, segment, place, stored, length, refs) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 		id, t.sum[:], hashKey(t.sum), t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
 	if err != nil {
@@ -198,15 +210,24 @@ func (tx *Tx) insertBlob(t *settled, refs int64) (int64, error) {
 // replaceBlob lets a row name the record that was just written in place of an older one with the same content: the new one
 // is known to be sound, and what its sender was promised can't hang on octets that nobody has looked at for years.
 func (tx *Tx) replaceBlob(t *settled, id int64, old blob.Ref, refs int64) error {
+	if err := tx.adopt(t, id); err != nil {
+		return err
+	}
 	err := tx.exec(`UPDATE blob SET segment = $2, place = $3, stored = $4, length = $5, refs = refs + $6 WHERE blob_id = $1`,
 		id, t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
 	if err != nil {
 		return fmt.Errorf("content: %w", err)
 	}
 	tx.segmentLives(t.ref, 1)
+	t.kept = true
+	if old.Segment == freshSegment { // under the same id: what is fresh again was written over it
+		if t.ref.Segment == freshSegment {
+			return nil
+		}
+		return tx.dropFresh([]int64{id})
+	}
 	tx.segmentLives(old, -1)
 	tx.freed = append(tx.freed, old)
-	t.kept = true
 	return nil
 }
 
@@ -218,6 +239,9 @@ type segmentDelta struct {
 
 // segmentLives counts a record in, or out.
 func (tx *Tx) segmentLives(ref blob.Ref, n int64) {
+	if ref.Segment == freshSegment {
+		return
+	}
 	if tx.segments == nil {
 		tx.segments = make(map[blob.Segment]*segmentDelta)
 	}
@@ -285,15 +309,23 @@ func (tx *Tx) releaseBlobs(ids []int64) error {
 		return fmt.Errorf("store: release contents: %w", err)
 	}
 	defer rows.Close()
+	var fresh []int64
 	for rows.Next() {
 		var ref blob.Ref
 		if err := rows.Scan(&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len); err != nil {
 			return fmt.Errorf("store: release contents: %w", err)
 		}
+		if ref.Segment == freshSegment {
+			fresh = append(fresh, ref.Offset)
+			continue
+		}
 		tx.segmentLives(ref, -1)
 		tx.freed = append(tx.freed, ref)
 	}
-	return tx.failed(rows.Err())
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return tx.failed(err)
+	}
+	return tx.dropFresh(fresh)
 }
 
 // splitRepeats returns each number once, and those that stood there more often as often as they did beyond that.

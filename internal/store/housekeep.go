@@ -196,7 +196,7 @@ func (c compaction) Move(ctx context.Context, moves []blob.Move, moved []bool) e
 				tx.segmentLives(m.To, 1)
 			}
 		}
-		return nil
+		return tx.adoptMoved(moves, moved)
 	})
 }
 
@@ -212,6 +212,9 @@ func (s *Store) recoverBlobs(ctx context.Context) error {
 		}
 		return err
 	}, `SELECT segment, tail, live FROM segment`)
+	if err == nil {
+		err = s.sameHome(ctx, len(known) > 0)
+	}
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,7 @@ type Store struct {
 	indexes   *indexes
 	notices   *notices
 	refs      *refs
+	fresh     *fresh // nil unless contents commit with their rows
 	summaries *cache.Cache[messageKey, *Summary]
 	policy    atomic.Pointer[Policy]
 	domains   *domains
@@ -95,6 +96,8 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s.domains = &domains{s: s}
 	s.SetPolicy(opts.Policy)
+	s.fresh, _ = opts.Blobs.(*fresh)
+	s.fresh.attach(s)
 	s.accounts = newAccounts(s, opts.MaxAccounts)
 	s.loads = make(chan struct{}, max(1, s.reads.n/2))
 	err := s.Read(ctx, func(q Querier) (err error) {
@@ -112,6 +115,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s.startSearch()
 	go s.writer.run()
+	s.fresh.start(s)
 	go s.notices.run()
 	return s, nil
 }
@@ -119,6 +123,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // Close finishes what waits to be written, and closes the database and the blob store. Views must be closed before.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
+		s.fresh.stop()
 		err := errors.Join(s.closeSearch(), s.writer.close())
 		s.notices.close()
 		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())

@@ -1,0 +1,148 @@
+// Package objects keeps contents in a bucket that speaks S3's protocol: sealed packs of many, and an object for each large
+// one. An object is written once, read back and compared before anyone relies on it, and never changes.
+//
+// It knows neither rows nor which objects are needed: package store numbers them, decides what goes where, and has those
+// removed that no row names. The octets of an object are those of a pack file of package blob, which writes them here
+// through a directory for staging and reads them through a file system whose files are objects. Reads fetch ranges and go
+// through a cache in memory that is bounded in octets.
+//
+//	s, err := objects.Open(objects.Options{Endpoint: "s3.example.net", Bucket: "mail", ...})
+//	refs, err := s.PutPack(ctx, segment, contents) // in the bucket, and seen there, when err is nil
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"waxwing/internal/store/blob"
+)
+
+// Options of Open. Zero values mean the defaults given here.
+type Options struct {
+	Endpoint  string // host, or host and port; required
+	Insecure  bool   // plain HTTP: for loopback
+	Region    string
+	Bucket    string // required; it must be there
+	Prefix    string // of all names in the bucket
+	AccessKey string
+	SecretKey string
+
+	Dir       string            // for staging, what is in it is worthless; required
+	Keys      blob.Keys         // none: new records are not encrypted
+	Cache     int64             // octets of memory for what was read, 128 MiB
+	LargeFrom int64             // contents longer than this get an object of their own, 1 MiB
+	Timeout   time.Duration     // of one request that reads, a minute; an upload may take ten times as long
+	Transport http.RoundTripper // none: that of the client
+	Logger    *slog.Logger      // none
+}
+
+func (o *Options) setDefaults() {
+	if o.Cache == 0 {
+		o.Cache = 128 << 20
+	}
+	if o.LargeFrom == 0 {
+		o.LargeFrom = 1 << 20
+	}
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Prefix != "" && !strings.HasSuffix(o.Prefix, "/") {
+		o.Prefix += "/"
+	}
+}
+
+// uploadTimes is how much longer than a read an upload may take.
+const uploadTimes = 10
+
+// tries is how often the client sends a request that failed on the way.
+const tries = 3
+
+// Store is a bucket. All methods may be called at the same time.
+type Store struct {
+	opt    Options
+	client *minio.Client
+	cache  *cache
+	reader *blob.Store
+}
+
+// Open makes a Store, and asks whether the bucket is there.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Endpoint == "" || o.Bucket == "" || o.Dir == "" {
+		return nil, errors.New("objects: open: endpoint, bucket and directory for staging are required")
+	}
+	o.setDefaults()
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("objects: open: %w", err)
+	}
+	client, err := minio.New(o.Endpoint, &minio.Options{
+		Creds: credentials.NewStaticV4(o.AccessKey, o.SecretKey, ""), Secure: !o.Insecure, Region: o.Region,
+		Transport: o.Transport, MaxRetries: tries,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("objects: open %s: %w", o.Endpoint, err)
+	}
+	s := &Store{opt: o, client: client}
+	s.cache = newCache(o.Cache, s.fetch)
+	ask, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	there, err := client.BucketExists(ask, o.Bucket)
+	if err == nil && !there {
+		err = errors.New("there is no such bucket")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("objects: bucket %s at %s: %w", o.Bucket, o.Endpoint, err)
+	}
+	s.reader, err = blob.Open(blob.Options{FS: bucketFS{s}, Dir: root, Reserve: -1, Keys: o.Keys, Logger: o.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("objects: %w", err)
+	}
+	return s, nil
+}
+
+// LargeFrom is the length up to which contents go into packs.
+func (s *Store) LargeFrom() int64 { return s.opt.LargeFrom }
+
+// ReadInto returns a whole content, checked: see blob.Store.
+func (s *Store) ReadInto(ref blob.Ref, buf []byte) ([]byte, error) {
+	return s.reader.ReadInto(ref, buf)
+}
+
+// Open opens a content for reading in parts: see blob.Store.
+func (s *Store) Open(ref blob.Ref) (*blob.Reader, error) { return s.reader.Open(ref) }
+
+// Remove removes the object of a segment; one that is not there is no error.
+func (s *Store) Remove(ctx context.Context, g blob.Segment) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
+	defer cancel()
+	err := s.client.RemoveObject(ctx, s.opt.Bucket, s.key(g), minio.RemoveObjectOptions{})
+	if err != nil && !missing(err) {
+		return fmt.Errorf("objects: remove %s: %w", g, err)
+	}
+	return nil
+}
+
+// Close ends the store. Open Readers stay usable until they are closed.
+func (s *Store) Close() error {
+	if t, ok := s.opt.Transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+	return s.reader.Close()
+}
+
+// missing tells that there is no such object.
+func missing(err error) bool {
+	r := minio.ToErrorResponse(err)
+	return r.Code == minio.NoSuchKey || r.StatusCode == http.StatusNotFound
+}

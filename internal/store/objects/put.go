@@ -1,0 +1,166 @@
+package objects
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/minio/minio-go/v7"
+
+	"waxwing/internal/durable"
+	"waxwing/internal/store/blob"
+)
+
+// PutPack puts contents, given with their ids, into the sealed pack of a number that was never used, and returns where each
+// is. After an error there may be an object of this number, whole or not; nobody may rely on it.
+func (s *Store) PutPack(ctx context.Context, g blob.Segment, list []blob.Content, ids []blob.ID) (refs []blob.Ref, err error) {
+	defer func() {
+		if err != nil {
+			refs, err = nil, fmt.Errorf("objects: put %s: %w", g, err)
+		}
+	}()
+	dir, err := os.MkdirTemp(s.opt.Dir, "put-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if refs, err = s.stage(ctx, dir, g, list, ids); err != nil {
+		return nil, err
+	}
+	var end int64
+	for _, r := range refs {
+		if r.Segment != g {
+			return nil, fmt.Errorf("content went to %s", r.Segment)
+		}
+		end = max(end, r.End())
+	}
+	f, err := os.Open(filepath.Join(dir, fileName(g)))
+	if err != nil {
+		return nil, err
+	}
+	err = s.upload(ctx, s.key(g), f, end)
+	return refs, errors.Join(err, f.Close())
+}
+
+// PutLarge puts one content into an object of its own, as PutPack does. Its number must be that of a large segment.
+func (s *Store) PutLarge(ctx context.Context, g blob.Segment, c blob.Content, id blob.ID) (blob.Ref, error) {
+	refs, err := s.PutPack(ctx, g, []blob.Content{c}, []blob.ID{id})
+	if err != nil {
+		return blob.Ref{}, err
+	}
+	return refs[0], nil
+}
+
+// stage has package blob write the segment into a directory.
+func (s *Store) stage(ctx context.Context, dir string, g blob.Segment, list []blob.Content, ids []blob.ID) (refs []blob.Ref, err error) {
+	number := uint32(g) & (1<<31 - 1)
+	// Both kinds of segments go on from this number: only the one that is wanted is written.
+	if err := durable.WriteFile(unsynced{durable.OS}, filepath.Join(dir, "next"), fmt.Appendf(nil, "packs %d\nlarge %d\n", number, number), 0o600); err != nil {
+		return nil, err
+	}
+	largeFrom, total := int64(1<<62), int64(1<<20)
+	if g.Large() {
+		largeFrom = -1
+	}
+	for _, c := range list {
+		total += 2*c.Size() + 1<<10
+	}
+	b, err := blob.Open(blob.Options{
+		FS: unsynced{durable.OS}, Dir: dir, Reserve: -1, Keys: s.opt.Keys, Logger: s.opt.Logger,
+		SegmentSize: 2 * total, Step: 1 << 20, LargeFrom: largeFrom, Writers: 1, OpenFiles: 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if _, err := b.Recover(ctx, nil, nil); err != nil {
+		return nil, err
+	}
+	for i, c := range list {
+		ref, err := b.Put(ctx, 0, c, ids[i])
+		if err != nil {
+			return nil, err
+		}
+		b.Settle(ref, true)
+		refs = append(refs, ref)
+	}
+	return refs, nil
+}
+
+// upload puts the first n octets of a file into the bucket under a name that must be free, and reads them back: a service
+// that says "done" of what it has lost is found out while the octets are still elsewhere.
+func (s *Store) upload(ctx context.Context, key string, f *os.File, n int64) error {
+	ctx, cancel := context.WithTimeout(ctx, uploadTimes*s.opt.Timeout)
+	defer cancel()
+	o := minio.PutObjectOptions{ContentType: "application/octet-stream", SendContentMd5: true}
+	o.SetMatchETagExcept("*")
+	_, err := s.client.PutObject(ctx, s.opt.Bucket, key, io.NewSectionReader(f, 0, n), n, o)
+	// A name that is taken may be our own: the answer to the first try got lost, and the client tried again.
+	if err != nil && minio.ToErrorResponse(err).Code != minio.PreconditionFailed {
+		return fmt.Errorf("upload: %w", err)
+	}
+	core := minio.Core{Client: s.client}
+	body, _, _, err := core.GetObject(ctx, s.opt.Bucket, key, minio.GetObjectOptions{})
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	same, err := equal(body, io.NewSectionReader(f, 0, n))
+	if err = errors.Join(err, body.Close()); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	if !same {
+		return fmt.Errorf("read back: %w", errOther)
+	}
+	return nil
+}
+
+// errOther says that the bucket gives other octets than it was given.
+var errOther = errors.New("the bucket gives other octets than it was given")
+
+// equal compares two streams to their ends.
+func equal(a, b io.Reader) (bool, error) {
+	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, errA := io.ReadFull(a, p)
+		m, errB := io.ReadFull(b, q)
+		if !bytes.Equal(p[:n], q[:m]) {
+			return false, nil
+		}
+		endA, endB := ended(errA), ended(errB)
+		switch {
+		case errA != nil && !endA:
+			return false, errA
+		case errB != nil && !endB:
+			return false, errB
+		case endA || endB:
+			return endA == endB, nil
+		}
+	}
+}
+
+func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// unsynced is a file system whose syncs do nothing: what is staged is worth nothing after a crash.
+type unsynced struct{ durable.FS }
+
+// OpenFile implements durable.FS.
+func (u unsynced) OpenFile(name string, flag int, perm fs.FileMode) (durable.File, error) {
+	f, err := u.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return unsyncedFile{f}, nil
+}
+
+// SyncDir implements durable.FS.
+func (unsynced) SyncDir(string) error { return nil }
+
+type unsyncedFile struct{ durable.File }
+
+// Sync implements durable.File.
+func (unsyncedFile) Sync() error { return nil }
