@@ -122,8 +122,9 @@ func (r *appendRequest) welcome(ctx context.Context, s *session) (store.Mailbox,
 		return m, err
 	case r.size == 0:
 		return m, no("", "An empty message is none")
-	case r.size > s.srv.opt.Limits.Message:
-		return m, no("TOOBIG", fmt.Sprintf("A message may have %d octets", s.srv.opt.Limits.Message))
+	}
+	if limit := s.srv.opt.MessageSize(); r.size > limit {
+		return m, no("TOOBIG", fmt.Sprintf("A message may have %d octets", limit))
 	}
 	use, err := s.srv.opt.Store.Usage(ctx, s.acct)
 	if err != nil {

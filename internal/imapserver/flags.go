@@ -24,7 +24,7 @@ func (p *parser) flag(flags *store.Flags, keywords *[]string) {
 			p.fail("keyword too long before this")
 		case len(*keywords) >= maxKeywords:
 			p.fail("too many keywords")
-		case !slices.ContainsFunc(*keywords, func(o string) bool { return strings.EqualFold(o, k) }):
+		case !hasKeyword(*keywords, k):
 			*keywords = append(*keywords, k)
 		}
 		return
@@ -109,57 +109,62 @@ func (r *storeRequest) run(ctx context.Context, s *session) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	// What others changed before is told first, so that what remains is this command's doing.
-	s.tell(false)
-	if s.ending {
-		return reply{}, errEnd
-	}
-	uids, before := r.snapshot(s, set)
-	if len(uids) == 0 {
+	before := r.snapshot(s, set)
+	if len(before.uids) == 0 {
 		return reply{}, nil
 	}
-	_, failed, err := s.srv.opt.Store.StoreFlags(ctx, s.acct, s.mbox, uids, r.change)
+	_, failed, err := s.srv.opt.Store.StoreFlags(ctx, s.acct, s.mbox, before.uids, r.change)
 	if err != nil {
 		return reply{}, err
 	}
-	r.report(s, set, failed, func(e *store.Entry) bool {
-		i, known := slices.BinarySearch(uids, e.UID)
-		return known && i < len(before) && r.surprising(e, before[i])
-	})
+	r.report(s, set, before, failed)
 	if len(failed) > 0 {
 		return r.modified(s, failed), nil
 	}
 	return reply{}, nil
 }
 
-// knownFlags is what a client knows of one message's flags.
+// flagSnapshot is what a client knows of the messages that a STORE names, before it.
+type flagSnapshot struct {
+	uids  []store.UID
+	known []knownFlags // of each, for a silent STORE
+	stale numSet       // sequence numbers of those that changed since the client was told
+}
+
 type knownFlags struct {
 	flags    store.Flags
 	keywords []string
 }
 
-// snapshot lists the UIDs of the set. For a silent STORE it also gives what the client knows of each message: should
-// another session have changed one in between, the client could not tell what it holds now, and must hear of it. What
-// replaces all flags leaves no doubt.
-func (r *storeRequest) snapshot(s *session, set numSet) (uids []store.UID, before []knownFlags) {
-	if !r.silent || r.change.Op == store.FlagsSet {
-		return s.uids(set), nil
-	}
+// snapshot lists the messages of the set. What the client must have of each to know, without being told, what a silent
+// STORE makes of it: should another session have changed one in between, the client could not tell, and must hear of it.
+func (r *storeRequest) snapshot(s *session, set numSet) *flagSnapshot {
 	n := set.size()
-	uids, before = make([]store.UID, 0, n), make([]knownFlags, 0, n)
+	before := &flagSnapshot{uids: make([]store.UID, 0, n)}
+	if r.silent {
+		before.known = make([]knownFlags, 0, n)
+	}
+	told := s.view.Mailbox().HighestModSeq
 	for _, rg := range set {
-		s.view.Entries(int(rg.lo), int(rg.hi), func(_ int, e *store.Entry) bool {
-			uids = append(uids, e.UID)
-			before = append(before, knownFlags{e.Flags, e.Keywords})
+		s.view.Entries(int(rg.lo), int(rg.hi), func(seq int, e *store.Entry) bool {
+			before.uids = append(before.uids, e.UID)
+			if r.silent {
+				before.known = append(before.known, knownFlags{e.Flags, e.Keywords})
+			}
+			if e.ModSeq > told {
+				before.stale = before.stale.add(uint32(seq))
+			}
 			return true
 		})
 	}
-	return uids, before
+	return before
 }
 
 // report tells what a client must hear after STORE: every message of the set, or with .SILENT only the MODSEQ that the
-// client cannot know (RFC 7162, section 3.1.3) and surprises. The changes of other messages are told as ever.
-func (r *storeRequest) report(s *session, set numSet, failed []store.UID, surprise func(e *store.Entry) bool) {
+// client cannot know (RFC 7162, section 3.1.3) and surprises. Each is told once, as it is after the command, so that a
+// client which takes its own change for done when it sends the command ends up with the truth. The changes of other
+// messages are told as ever.
+func (r *storeRequest) report(s *session, set numSet, before *flagSnapshot, failed []store.UID) {
 	u := s.view.Sync(false)
 	if u.Gone {
 		s.sendUpdate(&u, nil)
@@ -167,62 +172,65 @@ func (r *storeRequest) report(s *session, set numSet, failed []store.UID, surpri
 	}
 	s.tellKeywords()
 	b := s.scratch()
-	if !r.silent || s.condstore {
-		for _, rg := range set {
-			for lo := int(rg.lo); lo <= int(rg.hi); lo += fetchBatch {
-				s.view.Entries(lo, min(lo+fetchBatch-1, int(rg.hi)), func(seq int, e *store.Entry) bool {
-					if _, missed := slices.BinarySearch(failed, e.UID); missed {
-						return true
-					}
-					if !r.silent || surprise(e) {
-						b = s.appendFlagFetch(b, seq, e, r.uid || s.condstore)
-					} else {
-						b = appendModSeqFetch(b, seq, e)
-					}
-					return true
-				})
-				b = s.spill(b)
-			}
+	at := 0 // in before: both ascend
+	for _, rg := range set {
+		for lo := int(rg.lo); lo <= int(rg.hi); lo += fetchBatch {
+			s.view.Entries(lo, min(lo+fetchBatch-1, int(rg.hi)), func(seq int, e *store.Entry) bool {
+				for at < len(before.uids)-1 && before.uids[at] < e.UID {
+					at++
+				}
+				_, missed := slices.BinarySearch(failed, e.UID)
+				switch {
+				case before.stale.contains(uint32(seq)), !missed && (!r.silent || r.surprising(e, &before.known[at])):
+					b = s.appendFlagFetch(b, seq, e, r.uid || s.condstore)
+				case s.condstore && !missed:
+					b = appendModSeqFetch(b, seq, e)
+				}
+				return true
+			})
+			b = s.spill(b)
 		}
 	}
 	s.write(b)
-	s.sendUpdate(&u, func(seq int) bool {
-		if !set.contains(uint32(seq)) {
-			return true
-		}
-		if !r.silent || s.condstore {
-			return false
-		}
-		e, alive := s.view.Entry(seq)
-		return alive && surprise(&e)
-	})
+	s.sendUpdate(&u, func(seq int) bool { return !set.contains(uint32(seq)) })
 }
 
 // surprising tells whether a message has other flags than those that the client must expect.
-func (r *storeRequest) surprising(e *store.Entry, old knownFlags) bool {
-	flags, keywords := old.flags, old.keywords
-	has := func(list []string, k string) bool {
-		return slices.ContainsFunc(list, func(o string) bool { return strings.EqualFold(o, k) })
-	}
-	want := 0
-	switch r.change.Op {
+func (r *storeRequest) surprising(e *store.Entry, old *knownFlags) bool {
+	ch := &r.change
+	flags, kept, wanted := ch.Flags, []string(nil), ch.Keywords
+	switch ch.Op {
 	case store.FlagsAdd:
-		flags |= r.change.Flags
-		want = len(keywords)
-		for _, k := range r.change.Keywords {
-			if !has(keywords, k) {
-				want++
-			}
-		}
+		flags, kept = old.flags|ch.Flags, old.keywords
 	case store.FlagsRemove:
-		flags &^= r.change.Flags
-		for _, k := range keywords {
-			if !has(r.change.Keywords, k) {
-				want++
+		flags, kept, wanted = old.flags&^ch.Flags, old.keywords, nil
+	}
+	if e.Flags != flags {
+		return true
+	}
+	if len(e.Keywords)+len(kept)+len(wanted) == 0 {
+		return false
+	}
+	expected := func(k string) bool {
+		return hasKeyword(wanted, k) || hasKeyword(kept, k) && (ch.Op == store.FlagsAdd || !hasKeyword(ch.Keywords, k))
+	}
+	for _, k := range e.Keywords {
+		if !expected(k) {
+			return true
+		}
+	}
+	for _, list := range [][]string{kept, wanted} {
+		for _, k := range list {
+			if expected(k) && !hasKeyword(e.Keywords, k) {
+				return true
 			}
 		}
 	}
-	return e.Flags != flags || len(e.Keywords) != want
+	return false
+}
+
+func hasKeyword(list []string, k string) bool {
+	return slices.ContainsFunc(list, func(o string) bool { return strings.EqualFold(o, k) })
 }
 
 // appendModSeqFetch writes the answer to a silent STORE of a client that knows MODSEQ.

@@ -25,6 +25,9 @@ func matchList(pattern, name string) bool {
 	if !strings.ContainsAny(pattern, "*%") {
 		return pattern == name
 	}
+	if len(pattern)-strings.Count(pattern, "*")-strings.Count(pattern, "%") > len(name) {
+		return false // so long patterns cost no more than the name is worth
+	}
 	// at[i]: the name so far matches pattern[:i].
 	var small [256]bool
 	at := small[:]

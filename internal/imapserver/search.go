@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -234,7 +232,7 @@ func (k *searchKey) holds(s *session, seq int, e *store.Entry) bool {
 	case keyFlag:
 		return e.Flags&k.flag != 0
 	case keyKeyword:
-		return slices.ContainsFunc(e.Keywords, func(w string) bool { return strings.EqualFold(w, k.text) })
+		return hasKeyword(e.Keywords, k.text)
 	case keyRecent:
 		return s.view.Recent(e.UID)
 	case keyBefore, keyOn, keySince:

@@ -118,7 +118,9 @@ type Options struct {
 	Logger   *slog.Logger // discarded when nil
 	Hooks    Hooks
 	Clock    func() time.Time // time.Now when nil
-	SpoolDir string           // for appended messages above 256 KiB; the system's folder when empty
+	// MessageSize tells how many octets an appended message may have at present; Limits.Message when nil.
+	MessageSize func() int64
+	SpoolDir    string // for appended messages above 256 KiB; the system's folder when empty
 }
 
 // Server serves IMAP sessions on any number of listeners.
@@ -134,6 +136,9 @@ func New(opt Options) *Server {
 	opt.Limits = opt.Limits.withDefaults()
 	if opt.Clock == nil {
 		opt.Clock = time.Now
+	}
+	if opt.MessageSize == nil {
+		opt.MessageSize = func() int64 { return opt.Limits.Message }
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -262,7 +262,7 @@ func (s *session) literal(n int64, sync bool) ([]byte, error) {
 // resync discards what the peer is sending of a command that was given up: after each line that announces a literal
 // without waiting, the literal and the line after it (RFC 7888, section 4).
 func (s *session) resync(line []byte) error {
-	limit := s.srv.opt.Limits.Message
+	limit := s.srv.opt.MessageSize()
 	for {
 		n, sync, found := trailingLiteral(line)
 		if !found || sync {

@@ -82,7 +82,7 @@ func (s *Server) build(_ context.Context) error {
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
-		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer}, MessageSize: in.MaxSize,
 		Logger: telemetry.Bounded(s.log.With("part", "imap"), time.Now), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
 	})
 	s.parts.pop3 = pop3server.New(pop3server.Options{

@@ -131,15 +131,7 @@ func flipByte(t *testing.T, dir string, n int) {
 // TestPromise5FullDiskMeansTryLater fills the file system of the data directory: mail is refused with 4xx, reading goes on,
 // and when there is room again mail is taken without a restart.
 func TestPromise5FullDiskMeansTryLater(t *testing.T) {
-	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
-		t.Fatalf("mounting a small file system needs root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	disk := smallDisk(t)
 	n := node(t, rig.WaxwingOptions{Dir: disk, Edit: func(toml string) string {
 		return toml + "\n[spool]\ndisk_reserve = \"16MiB\"\n"
 	}})
@@ -164,6 +156,21 @@ func TestPromise5FullDiskMeansTryLater(t *testing.T) {
 		return code == 250
 	})
 	waitForMail(t, n, ada, "INBOX", 2)
+}
+
+// smallDisk mounts a file system that is soon full.
+func smallDisk(t *testing.T) string {
+	t.Helper()
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
+		t.Fatalf("mounting a small file system needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return disk
 }
 
 func fillDisk(t *testing.T, path string) {
