@@ -14,10 +14,12 @@ import (
 )
 
 // packOf returns the octets of a pack with a few records.
-func packOf(tb testing.TB, contents ...[]byte) []byte {
+func packOf(tb testing.TB, keys Keys, contents ...[]byte) []byte {
 	tb.Helper()
 	disk := crashfs.New()
-	s := open(tb, small(tb, mode{true}, disk))
+	o := small(tb, mode{}, disk)
+	o.Keys = keys
+	s := open(tb, o)
 	var g Segment
 	for _, c := range contents {
 		g = put(tb, s, 0, c).Segment
@@ -35,7 +37,9 @@ func packOf(tb testing.TB, contents ...[]byte) []byte {
 // FuzzRecover gives Recover, Verify and the reading calls a pack of any octets: no panic, no endless work, and what is
 // told as whole is whole.
 func FuzzRecover(f *testing.F) {
-	good := packOf(f, []byte("first"), random(1, 500), words(2, compressFrom), nil)
+	keys := ringOn(f, crashfs.New(), "/ring")
+	good := packOf(f, nil, []byte("first"), random(1, 500), words(2, compressFrom), nil)
+	f.Add(packOf(f, keys, []byte("first"), random(1, 500), words(2, compressFrom), nil), int64(0))
 	f.Add(good, int64(0))
 	f.Add(good[:len(good)-30], int64(200))
 	f.Add(append(bytes.Clone(good), good[segmentHeaderSize:]...), int64(64))
@@ -48,7 +52,8 @@ func FuzzRecover(f *testing.F) {
 		}
 		ctx := context.Background()
 		disk := crashfs.New()
-		o := small(t, mode{true}, disk)
+		o := small(t, mode{}, disk)
+		o.Keys = keys
 		if err := disk.MkdirAll(o.Dir+"/packs", 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +94,9 @@ func FuzzRecover(f *testing.F) {
 
 // FuzzRead reads any octets by any Ref: an error or a content of the promised length, never a panic.
 func FuzzRead(f *testing.F) {
-	good := packOf(f, random(1, 500), words(2, compressFrom))
+	keys := ringOn(f, crashfs.New(), "/ring")
+	good := packOf(f, nil, random(1, 500), words(2, compressFrom))
+	f.Add(packOf(f, keys, random(1, 500)), int64(segmentHeaderSize), recordSize(500, 500+sealOverhead(500)), int64(500))
 	f.Add(good, int64(segmentHeaderSize), recordSize(500, 500), int64(500))
 	f.Add(good, int64(segmentHeaderSize)+recordSize(500, 500), int64(len(good))-segmentHeaderSize-recordSize(500, 500), int64(compressFrom))
 	f.Fuzz(func(t *testing.T, pack []byte, offset, stored, length int64) {
@@ -97,7 +104,9 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		disk := crashfs.New()
-		s := open(t, small(t, mode{true}, disk))
+		o := small(t, mode{}, disk)
+		o.Keys = keys
+		s := open(t, o)
 		file, err := disk.OpenFile(s.path(5), os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			t.Fatal(err)
