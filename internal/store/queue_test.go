@@ -105,193 +105,217 @@ func counts(t testing.TB, s *store.Store) string {
 
 func TestQueueKeepsWhatWasGiven(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	id := enqueue(t, s, "body\r\n", rcpt("x@b.test"), rcpt("y@b.test"), rcpt("z@c.test"))
-	m, err := s.QueueMessage(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m.TraceID != "T1" || m.From != "a@here.test" || m.Size != 6 || !m.Created.Equal(queueClock) || string(m.Prefix) != "X: 1\r\n" ||
-		!m.UTF8 || m.Body != "8BITMIME" || m.Ret != "FULL" || m.EnvID != "e" || m.Account != 7 || m.Description != "subject" ||
-		!m.Expires.Equal(queueClock.Add(5*24*time.Hour)) || len(m.Recipients) != 3 {
-		t.Errorf("message %+v", m)
-	}
-	r := m.Recipients[1]
-	if r.To != "y@b.test" || r.Domain != "b.test" || r.Notify != 8 || r.ORcpt != "rfc822;y@b.test" || r.State != store.QueueWaiting || !r.NextAttempt.Equal(queueClock) {
-		t.Errorf("recipient %+v", r)
-	}
-	b, err := s.OpenBlobID(t.Context(), m.Blob)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	if b.Size() != 6 {
-		t.Errorf("content of %d octets", b.Size())
-	}
-	if _, err := s.QueueMessage(t.Context(), id+1); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("missing message: %v", err)
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		id := enqueue(t, s, "body\r\n", rcpt("x@b.test"), rcpt("y@b.test"), rcpt("z@c.test"))
+		m, err := s.QueueMessage(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.TraceID != "T1" || m.From != "a@here.test" || m.Size != 6 || !m.Created.Equal(queueClock) || string(m.Prefix) != "X: 1\r\n" ||
+			!m.UTF8 || m.Body != "8BITMIME" || m.Ret != "FULL" || m.EnvID != "e" || m.Account != 7 || m.Description != "subject" ||
+			!m.Expires.Equal(queueClock.Add(5*24*time.Hour)) || len(m.Recipients) != 3 {
+			t.Errorf("message %+v", m)
+		}
+		r := m.Recipients[1]
+		if r.To != "y@b.test" || r.Domain != "b.test" || r.Notify != 8 || r.ORcpt != "rfc822;y@b.test" || r.State != store.QueueWaiting || !r.NextAttempt.Equal(queueClock) {
+			t.Errorf("recipient %+v", r)
+		}
+		b, err := s.OpenBlobID(t.Context(), m.Blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if b.Size() != 6 {
+			t.Errorf("content of %d octets", b.Size())
+		}
+		if _, err := s.QueueMessage(t.Context(), id+1); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("missing message: %v", err)
+		}
+	})
 }
 
 func TestQueueTakesByDestinationAndInTurn(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	for i := range 6 {
-		enqueue(t, s, "x", rcpt(fmt.Sprintf("m%d@big.test", i)))
-	}
-	enqueue(t, s, "x", rcpt("a@small.test"))
-	now := queueClock.Add(time.Second)
-	one := func(q *store.QueueTake) { q.Slots, q.Batch = 1, 2 }
-	got := []string{}
-	for range 5 {
-		got = append(got, taken(take(t, s, now, one)))
-	}
-	want := []string{"big.test: m0@big.test m1@big.test", "small.test: a@small.test", "big.test: m2@big.test m3@big.test", "big.test: m4@big.test m5@big.test", ""}
-	if !slices.Equal(got, want) {
-		t.Errorf("taken %q, want %q", got, want)
-	}
-	if got := counts(t, s); got != "7 messages: 0 waiting 7 leased 0 held 0 damaged, 0 destinations" {
-		t.Error(got)
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		for i := range 6 {
+			enqueue(t, s, "x", rcpt(fmt.Sprintf("m%d@big.test", i)))
+		}
+		enqueue(t, s, "x", rcpt("a@small.test"))
+		now := queueClock.Add(time.Second)
+		one := func(q *store.QueueTake) { q.Slots, q.Batch = 1, 2 }
+		got := []string{}
+		for range 5 {
+			got = append(got, taken(take(t, s, now, one)))
+		}
+		want := []string{"big.test: m0@big.test m1@big.test", "small.test: a@small.test", "big.test: m2@big.test m3@big.test", "big.test: m4@big.test m5@big.test", ""}
+		if !slices.Equal(got, want) {
+			t.Errorf("taken %q, want %q", got, want)
+		}
+		if got := counts(t, s); got != "7 messages: 0 waiting 7 leased 0 held 0 damaged, 0 destinations" {
+			t.Error(got)
+		}
+	})
 }
 
 func TestQueueSharesSlotsAndHonoursLimits(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	for i := range 4 {
-		for _, d := range []string{"a.test", "b.test", "c.test"} {
-			enqueue(t, s, "x", rcpt(fmt.Sprintf("%d@%s", i, d)))
-		}
-	}
-	now := queueClock.Add(time.Second)
-	w := take(t, s, now, func(q *store.QueueTake) {
-		q.Slots, q.Batch = 6, 1
-		q.Allow = func(d string, _ bool) (string, int) {
-			if d == "c.test" {
-				return d, 0
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		for i := range 4 {
+			for _, d := range []string{"a.test", "b.test", "c.test"} {
+				enqueue(t, s, "x", rcpt(fmt.Sprintf("%d@%s", i, d)))
 			}
-			return "hop", 3 // both by the same smart host
+		}
+		now := queueClock.Add(time.Second)
+		w := take(t, s, now, func(q *store.QueueTake) {
+			q.Slots, q.Batch = 6, 1
+			q.Allow = func(d string, _ bool) (string, int) {
+				if d == "c.test" {
+					return d, 0
+				}
+				return "hop", 3 // both by the same smart host
+			}
+		})
+		if got := taken(w); got != "a.test: 0@a.test; a.test: 1@a.test; a.test: 2@a.test" && got != "a.test: 0@a.test; a.test: 1@a.test; b.test: 0@b.test" {
+			t.Errorf("taken %q", got)
+		}
+		if len(w.Work) != 3 {
+			t.Errorf("%d units over a hop that may have 3", len(w.Work))
 		}
 	})
-	if got := taken(w); got != "a.test: 0@a.test; a.test: 1@a.test; a.test: 2@a.test" && got != "a.test: 0@a.test; a.test: 1@a.test; b.test: 0@b.test" {
-		t.Errorf("taken %q", got)
-	}
-	if len(w.Work) != 3 {
-		t.Errorf("%d units over a hop that may have 3", len(w.Work))
-	}
 }
 
 func TestQueueDueTimes(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	later := rcpt("l@b.test")
-	later.NextAttempt = queueClock.Add(time.Hour)
-	enqueue(t, s, "x", later)
-	w := take(t, s, queueClock, nil)
-	if taken(w) != "" || !w.NextDue.Equal(queueClock.Add(time.Hour)) {
-		t.Errorf("taken %q, next %v", taken(w), w.NextDue)
-	}
-	enqueue(t, s, "x", rcpt("n@b.test")) // makes the destination due earlier
-	w = take(t, s, queueClock, nil)
-	if taken(w) != "b.test: n@b.test" {
-		t.Errorf("taken %q", taken(w))
-	}
-	finish(t, s, queueClock, results(w, func(r *store.QueueResult) {
-		r.NextAttempt = queueClock.Add(2 * time.Hour)
-		r.LastError = strings.Repeat("é", 5000)
-	}))
-	w = take(t, s, queueClock.Add(time.Hour), nil)
-	if taken(w) != "b.test: l@b.test" {
-		t.Errorf("taken %q", taken(w))
-	}
-	finish(t, s, queueClock, results(w, done))
-	w = take(t, s, queueClock.Add(2*time.Hour), nil)
-	if taken(w) != "b.test: n@b.test" || w.Work[0].Messages[0].Recipients[0].Attempts != 2 {
-		t.Errorf("taken %q", taken(w))
-	}
-	if l := w.Work[0].Messages[0].Recipients[0].LastError; len(l) > 2000 || len(l) < 1990 || strings.Trim(l, "é") != "" {
-		t.Errorf("last error of %d octets", len(l))
-	}
-	finish(t, s, queueClock, results(w, done))
-	if got := counts(t, s); got != "0 messages: 0 waiting 0 leased 0 held 0 damaged, 0 destinations" {
-		t.Error(got)
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		later := rcpt("l@b.test")
+		later.NextAttempt = queueClock.Add(time.Hour)
+		enqueue(t, s, "x", later)
+		w := take(t, s, queueClock, nil)
+		if taken(w) != "" || !w.NextDue.Equal(queueClock.Add(time.Hour)) {
+			t.Errorf("taken %q, next %v", taken(w), w.NextDue)
+		}
+		enqueue(t, s, "x", rcpt("n@b.test")) // makes the destination due earlier
+		w = take(t, s, queueClock, nil)
+		if taken(w) != "b.test: n@b.test" {
+			t.Errorf("taken %q", taken(w))
+		}
+		finish(t, s, queueClock, results(w, func(r *store.QueueResult) {
+			r.NextAttempt = queueClock.Add(2 * time.Hour)
+			r.LastError = strings.Repeat("é", 5000)
+		}))
+		w = take(t, s, queueClock.Add(time.Hour), nil)
+		if taken(w) != "b.test: l@b.test" {
+			t.Errorf("taken %q", taken(w))
+		}
+		finish(t, s, queueClock, results(w, done))
+		w = take(t, s, queueClock.Add(2*time.Hour), nil)
+		if taken(w) != "b.test: n@b.test" || w.Work[0].Messages[0].Recipients[0].Attempts != 2 {
+			t.Errorf("taken %q", taken(w))
+		}
+		if l := w.Work[0].Messages[0].Recipients[0].LastError; len(l) > 2000 || len(l) < 1990 || strings.Trim(l, "é") != "" {
+			t.Errorf("last error of %d octets", len(l))
+		}
+		finish(t, s, queueClock, results(w, done))
+		if got := counts(t, s); got != "0 messages: 0 waiting 0 leased 0 held 0 damaged, 0 destinations" {
+			t.Error(got)
+		}
+	})
 }
 
 func TestQueueRestsADestination(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@b.test"))
-	until := queueClock.Add(time.Hour)
-	if err := s.QueueRest(t.Context(), "b.test", until); err != nil {
-		t.Fatal(err)
-	}
-	enqueue(t, s, "x", rcpt("c@b.test")) // new mail does not end the rest
-	if w := take(t, s, until.Add(-time.Second), nil); taken(w) != "" || !w.NextDue.Equal(until) {
-		t.Errorf("taken %q, next %v", taken(w), w.NextDue)
-	}
-	if n, err := s.QueueRetry(t.Context(), store.QueueFilter{To: "a@b.test"}); err != nil || n != 1 {
-		t.Fatal(n, err)
-	}
-	if err := s.QueueRest(t.Context(), "b.test", until); err != nil { // by an attempt that ended before the wish
-		t.Fatal(err)
-	}
-	wasForced := false
-	take(t, s, time.Now(), func(q *store.QueueTake) {
-		q.Allow = func(_ string, forced bool) (string, int) { wasForced = forced; return "", 0 }
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@b.test"))
+		until := queueClock.Add(time.Hour)
+		if err := s.QueueRest(t.Context(), "b.test", until); err != nil {
+			t.Fatal(err)
+		}
+		enqueue(t, s, "x", rcpt("c@b.test")) // new mail does not end the rest
+		if w := take(t, s, until.Add(-time.Second), nil); taken(w) != "" || !w.NextDue.Equal(until) {
+			t.Errorf("taken %q, next %v", taken(w), w.NextDue)
+		}
+		if n, err := s.QueueRetry(t.Context(), store.QueueFilter{To: "a@b.test"}); err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		if err := s.QueueRest(t.Context(), "b.test", until); err != nil { // by an attempt that ended before the wish
+			t.Fatal(err)
+		}
+		wasForced := false
+		take(t, s, time.Now(), func(q *store.QueueTake) {
+			q.Allow = func(_ string, forced bool) (string, int) { wasForced = forced; return "", 0 }
+		})
+		if !wasForced {
+			t.Error("an administrator's wish is not passed on")
+		}
+		if w := take(t, s, time.Now(), nil); !strings.Contains(taken(w), "c@b.test") {
+			t.Errorf("taken %q", taken(w))
+		}
 	})
-	if !wasForced {
-		t.Error("an administrator's wish is not passed on")
-	}
-	if w := take(t, s, time.Now(), nil); !strings.Contains(taken(w), "c@b.test") {
-		t.Errorf("taken %q", taken(w))
-	}
 }
 
 func TestQueueLeases(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	enqueue(t, s, "x", rcpt("a@b.test"))
-	first := take(t, s, queueClock, nil)
-	expire := func(owner string, at time.Time) int {
-		n, err := s.QueueExpireLeases(t.Context(), owner, at)
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		enqueue(t, s, "x", rcpt("a@b.test"))
+		first := take(t, s, queueClock, nil)
+		expire := func(owner string, at time.Time) int {
+			n, err := s.QueueExpireLeases(t.Context(), owner, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := expire("other", queueClock.Add(59*time.Second)); n != 0 {
+			t.Errorf("%d taken before the lease ran out", n)
+		}
+		id := first.Work[0].Messages[0].Recipients[0].ID
+		if err := s.QueueExtend(t.Context(), "me", []store.RecipientID{id}, queueClock.Add(2*time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.QueueExtend(t.Context(), "other", []store.RecipientID{id}, queueClock.Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if n := expire("other", queueClock.Add(time.Minute)); n != 0 {
+			t.Errorf("%d taken in spite of the longer lease", n)
+		}
+		if n := expire("me", queueClock.Add(time.Hour)); n != 0 {
+			t.Errorf("%d taken from their own owner", n)
+		}
+		if n := expire("other", queueClock.Add(2*time.Minute)); n != 1 {
+			t.Errorf("%d taken of one that ran out", n)
+		}
+		second := take(t, s, queueClock.Add(2*time.Minute), func(q *store.QueueTake) { q.Owner = "other" })
+		if taken(second) != "b.test: a@b.test" {
+			t.Errorf("taken %q", taken(second))
+		}
+		if lost := finish(t, s, queueClock, results(first, func(r *store.QueueResult) { r.NextAttempt = queueClock })); lost != 1 {
+			t.Errorf("%d lost: an attempt without a lease changed the row", lost)
+		}
+		if lost := finish(t, s, queueClock, results(first, done)); lost != 1 {
+			t.Errorf("%d lost: an old attempt removed the row of a new one", lost)
+		}
+		if lost := finish(t, s, queueClock, results(second, done)); lost != 0 {
+			t.Errorf("%d lost", lost)
+		}
+	})
+}
+
+func TestQueueKeepsWhateverARemoteServerSaid(t *testing.T) {
+	t.Parallel()
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		id := enqueue(t, s, "body\r\n", rcpt("x@b.test"))
+		w := take(t, s, queueClock, nil)
+		finish(t, s, queueClock, results(w, func(r *store.QueueResult) {
+			r.NextAttempt, r.LastError = queueClock.Add(time.Hour), "450 \xff\x00 稍后再试 \xe4\xbd"
+		}))
+		m, err := s.QueueMessage(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n
-	}
-	if n := expire("other", queueClock.Add(59*time.Second)); n != 0 {
-		t.Errorf("%d taken before the lease ran out", n)
-	}
-	id := first.Work[0].Messages[0].Recipients[0].ID
-	if err := s.QueueExtend(t.Context(), "me", []store.RecipientID{id}, queueClock.Add(2*time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.QueueExtend(t.Context(), "other", []store.RecipientID{id}, queueClock.Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
-	if n := expire("other", queueClock.Add(time.Minute)); n != 0 {
-		t.Errorf("%d taken in spite of the longer lease", n)
-	}
-	if n := expire("me", queueClock.Add(time.Hour)); n != 0 {
-		t.Errorf("%d taken from their own owner", n)
-	}
-	if n := expire("other", queueClock.Add(2*time.Minute)); n != 1 {
-		t.Errorf("%d taken of one that ran out", n)
-	}
-	second := take(t, s, queueClock.Add(2*time.Minute), func(q *store.QueueTake) { q.Owner = "other" })
-	if taken(second) != "b.test: a@b.test" {
-		t.Errorf("taken %q", taken(second))
-	}
-	if lost := finish(t, s, queueClock, results(first, func(r *store.QueueResult) { r.NextAttempt = queueClock })); lost != 1 {
-		t.Errorf("%d lost: an attempt without a lease changed the row", lost)
-	}
-	if lost := finish(t, s, queueClock, results(first, done)); lost != 1 {
-		t.Errorf("%d lost: an old attempt removed the row of a new one", lost)
-	}
-	if lost := finish(t, s, queueClock, results(second, done)); lost != 0 {
-		t.Errorf("%d lost", lost)
-	}
+		if got := m.Recipients[0].LastError; !strings.HasPrefix(got, "450 ") || !strings.Contains(got, "稍后再试") {
+			t.Errorf("kept %q", got)
+		}
+	})
 }
 
 func TestQueueReclaimsItsOwnLeases(t *testing.T) {
@@ -311,136 +335,141 @@ func TestQueueReclaimsItsOwnLeases(t *testing.T) {
 
 func TestQueueGivesBackUntried(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	enqueue(t, s, "x", rcpt("a@b.test"))
-	w := take(t, s, queueClock, nil)
-	finish(t, s, queueClock, results(w, func(r *store.QueueResult) { r.Unattempted, r.NextAttempt = true, queueClock }))
-	w = take(t, s, queueClock, nil)
-	if r := w.Work[0].Messages[0].Recipients[0]; r.Attempts != 1 || !r.FirstAttempt.IsZero() {
-		t.Errorf("%+v", r)
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		enqueue(t, s, "x", rcpt("a@b.test"))
+		w := take(t, s, queueClock, nil)
+		finish(t, s, queueClock, results(w, func(r *store.QueueResult) { r.Unattempted, r.NextAttempt = true, queueClock }))
+		w = take(t, s, queueClock, nil)
+		if r := w.Work[0].Messages[0].Recipients[0]; r.Attempts != 1 || !r.FirstAttempt.IsZero() {
+			t.Errorf("%+v", r)
+		}
+	})
 }
 
 func TestQueueFreesTheContentWithTheLastRecipient(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	id := enqueue(t, s, "only here\r\n", rcpt("a@b.test"), rcpt("b@c.test"))
-	m, err := s.QueueMessage(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	finish(t, s, queueClock, results(take(t, s, queueClock, func(q *store.QueueTake) { q.Slots = 1 }), done))
-	if b, err := s.OpenBlobID(t.Context(), m.Blob); err != nil {
-		t.Fatalf("gone while a recipient waits: %v", err)
-	} else {
-		b.Close()
-	}
-	finish(t, s, queueClock, results(take(t, s, queueClock, nil), done))
-	if b, err := s.OpenBlobID(t.Context(), m.Blob); !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
-		if err == nil {
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		id := enqueue(t, s, "only here\r\n", rcpt("a@b.test"), rcpt("b@c.test"))
+		m, err := s.QueueMessage(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		finish(t, s, queueClock, results(take(t, s, queueClock, func(q *store.QueueTake) { q.Slots = 1 }), done))
+		if b, err := s.OpenBlobID(t.Context(), m.Blob); err != nil {
+			t.Fatalf("gone while a recipient waits: %v", err)
+		} else {
 			b.Close()
 		}
-		t.Errorf("the content outlives its last recipient: %v", err)
-	}
+		finish(t, s, queueClock, results(take(t, s, queueClock, nil), done))
+		if b, err := s.OpenBlobID(t.Context(), m.Blob); !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {
+			if err == nil {
+				b.Close()
+			}
+			t.Errorf("the content outlives its last recipient: %v", err)
+		}
+	})
 }
 
 func TestQueueAdministration(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	ctx := t.Context()
-	a := enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@c.test"))
-	b := enqueue(t, s, "x", rcpt("c@b.test"))
-	for name, fn := range map[string]func() (int, error){
-		"hold": func() (int, error) { return s.QueueHold(ctx, store.QueueFilter{}) },
-		"drop": func() (int, error) { return s.QueueDrop(ctx, store.QueueFilter{}, false, "") },
-	} {
-		if _, err := fn(); !errors.Is(err, store.ErrSelection) {
-			t.Errorf("%s of everything by mistake: %v", name, err)
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		a := enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@c.test"))
+		b := enqueue(t, s, "x", rcpt("c@b.test"))
+		for name, fn := range map[string]func() (int, error){
+			"hold": func() (int, error) { return s.QueueHold(ctx, store.QueueFilter{}) },
+			"drop": func() (int, error) { return s.QueueDrop(ctx, store.QueueFilter{}, false, "") },
+		} {
+			if _, err := fn(); !errors.Is(err, store.ErrSelection) {
+				t.Errorf("%s of everything by mistake: %v", name, err)
+			}
 		}
-	}
-	if n, err := s.QueueHold(ctx, store.QueueFilter{Domain: "B.test"}); err != nil || n != 2 {
-		t.Errorf("hold: %d, %v", n, err)
-	}
-	if w := take(t, s, queueClock, nil); taken(w) != "c.test: b@c.test" {
-		t.Errorf("taken %q", taken(w))
-	}
-	if got := counts(t, s); got != "2 messages: 0 waiting 1 leased 2 held 0 damaged, 0 destinations" {
-		t.Error(got)
-	}
-	if n, err := s.QueueRetry(ctx, store.QueueFilter{IDs: []store.QueueID{a, b}}); err != nil || n != 0 {
-		t.Errorf("retry of held and leased ones: %d, %v", n, err)
-	}
-	if n, err := s.QueueRelease(ctx, store.QueueFilter{IDs: []store.QueueID{a}}); err != nil || n != 1 {
-		t.Errorf("release: %d, %v", n, err)
-	}
-	if n, err := s.QueueDrop(ctx, store.QueueFilter{From: "<a@here.test>", To: "c@b.test"}, false, ""); err != nil || n != 1 {
-		t.Errorf("drop: %d, %v", n, err)
-	}
-	if n, err := s.QueueDrop(ctx, store.QueueFilter{To: "a@b.test"}, true, "by the administrator"); err != nil || n != 1 {
-		t.Errorf("drop: %d, %v", n, err)
-	}
-	m, err := s.QueueMessage(ctx, a)
-	if err != nil || m.Recipients[0].Outcome != store.QueueFailed || m.Recipients[0].LastError != "by the administrator" {
-		t.Errorf("%+v, %v", m, err)
-	}
-	if _, err := s.QueueMessage(ctx, b); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("a message without recipients is still there: %v", err)
-	}
+		if n, err := s.QueueHold(ctx, store.QueueFilter{Domain: "B.test"}); err != nil || n != 2 {
+			t.Errorf("hold: %d, %v", n, err)
+		}
+		if w := take(t, s, queueClock, nil); taken(w) != "c.test: b@c.test" {
+			t.Errorf("taken %q", taken(w))
+		}
+		if got := counts(t, s); got != "2 messages: 0 waiting 1 leased 2 held 0 damaged, 0 destinations" {
+			t.Error(got)
+		}
+		if n, err := s.QueueRetry(ctx, store.QueueFilter{IDs: []store.QueueID{a, b}}); err != nil || n != 0 {
+			t.Errorf("retry of held and leased ones: %d, %v", n, err)
+		}
+		if n, err := s.QueueRelease(ctx, store.QueueFilter{IDs: []store.QueueID{a}}); err != nil || n != 1 {
+			t.Errorf("release: %d, %v", n, err)
+		}
+		if n, err := s.QueueDrop(ctx, store.QueueFilter{From: "<a@here.test>", To: "c@b.test"}, false, ""); err != nil || n != 1 {
+			t.Errorf("drop: %d, %v", n, err)
+		}
+		if n, err := s.QueueDrop(ctx, store.QueueFilter{To: "a@b.test"}, true, "by the administrator"); err != nil || n != 1 {
+			t.Errorf("drop: %d, %v", n, err)
+		}
+		m, err := s.QueueMessage(ctx, a)
+		if err != nil || m.Recipients[0].Outcome != store.QueueFailed || m.Recipients[0].LastError != "by the administrator" {
+			t.Errorf("%+v, %v", m, err)
+		}
+		if _, err := s.QueueMessage(ctx, b); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("a message without recipients is still there: %v", err)
+		}
+	})
 }
 
 func TestQueueHeldDuringAnAttemptIsNotSentAgain(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	id := enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@b.test"))
-	w := take(t, s, queueClock, nil)
-	if n, err := s.QueueHold(t.Context(), store.QueueFilter{IDs: []store.QueueID{id}}); err != nil || n != 2 {
-		t.Fatal(n, err)
-	}
-	rs := results(w, func(r *store.QueueResult) { r.LastError = "450 later"; r.NextAttempt = queueClock })
-	rs[0].Done = true
-	if lost := finish(t, s, queueClock, rs); lost != 0 {
-		t.Errorf("%d lost", lost)
-	}
-	m, err := s.QueueMessage(t.Context(), id)
-	if err != nil || len(m.Recipients) != 1 || m.Recipients[0].State != store.QueueHeld || m.Recipients[0].LastError != "450 later" {
-		t.Errorf("%+v, %v", m.Recipients, err)
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		id := enqueue(t, s, "x", rcpt("a@b.test"), rcpt("b@b.test"))
+		w := take(t, s, queueClock, nil)
+		if n, err := s.QueueHold(t.Context(), store.QueueFilter{IDs: []store.QueueID{id}}); err != nil || n != 2 {
+			t.Fatal(n, err)
+		}
+		rs := results(w, func(r *store.QueueResult) { r.LastError = "450 later"; r.NextAttempt = queueClock })
+		rs[0].Done = true
+		if lost := finish(t, s, queueClock, rs); lost != 0 {
+			t.Errorf("%d lost", lost)
+		}
+		m, err := s.QueueMessage(t.Context(), id)
+		if err != nil || len(m.Recipients) != 1 || m.Recipients[0].State != store.QueueHeld || m.Recipients[0].LastError != "450 later" {
+			t.Errorf("%+v, %v", m.Recipients, err)
+		}
+	})
 }
 
 func TestQueueListsInPages(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	var all []store.QueueID
-	for i := range 25 {
-		all = append(all, enqueue(t, s, "x", rcpt(fmt.Sprintf("a@d%d.test", i%2)), rcpt("z@z.test")))
-	}
-	var got []store.QueueID
-	for after := store.QueueID(0); ; {
-		page, next, err := s.QueueList(t.Context(), store.QueueFilter{}, after, 10)
-		if err != nil {
-			t.Fatal(err)
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		var all []store.QueueID
+		for i := range 25 {
+			all = append(all, enqueue(t, s, "x", rcpt(fmt.Sprintf("a@d%d.test", i%2)), rcpt("z@z.test")))
 		}
-		for _, m := range page {
-			got = append(got, m.ID)
-			if len(m.Recipients) != 2 {
-				t.Errorf("message %d with %d recipients", m.ID, len(m.Recipients))
+		var got []store.QueueID
+		for after := store.QueueID(0); ; {
+			page, next, err := s.QueueList(t.Context(), store.QueueFilter{}, after, 10)
+			if err != nil {
+				t.Fatal(err)
 			}
+			for _, m := range page {
+				got = append(got, m.ID)
+				if len(m.Recipients) != 2 {
+					t.Errorf("message %d with %d recipients", m.ID, len(m.Recipients))
+				}
+			}
+			if next == 0 {
+				break
+			}
+			after = next
 		}
-		if next == 0 {
-			break
+		if !slices.Equal(got, all) {
+			t.Errorf("listed %v", got)
 		}
-		after = next
-	}
-	if !slices.Equal(got, all) {
-		t.Errorf("listed %v", got)
-	}
-	page, _, err := s.QueueList(t.Context(), store.QueueFilter{Domain: "d1.test", IDs: all[:6]}, 0, 100)
-	if err != nil || len(page) != 3 {
-		t.Errorf("filtered: %d, %v", len(page), err)
-	}
-	if n, err := s.QueueHold(t.Context(), store.QueueFilter{IDs: append(slices.Repeat([]store.QueueID{1 << 40}, 700), all...)}); err != nil || n != 50 {
-		t.Errorf("a long list of ids: %d, %v", n, err)
-	}
+		page, _, err := s.QueueList(t.Context(), store.QueueFilter{Domain: "d1.test", IDs: all[:6]}, 0, 100)
+		if err != nil || len(page) != 3 {
+			t.Errorf("filtered: %d, %v", len(page), err)
+		}
+		if n, err := s.QueueHold(t.Context(), store.QueueFilter{IDs: append(slices.Repeat([]store.QueueID{1 << 40}, 700), all...)}); err != nil || n != 50 {
+			t.Errorf("a long list of ids: %d, %v", n, err)
+		}
+	})
 }
 
 // damage changes rows behind the store's back.
@@ -490,30 +519,31 @@ func TestQueueSetsDamagedRowsAside(t *testing.T) {
 
 func TestQueueClockAndRebase(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t)
-	ctx := t.Context()
-	if last, grace, err := s.QueueClock(ctx, queueClock); err != nil || !last.IsZero() || !grace.IsZero() {
-		t.Fatal(last, grace, err)
-	}
-	if err := s.QueueGrace(ctx, queueClock.Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	if last, grace, err := s.QueueClock(ctx, queueClock.Add(time.Second)); err != nil || !last.Equal(queueClock) || !grace.Equal(queueClock.Add(time.Minute)) {
-		t.Fatal(last, grace, err)
-	}
-	far := rcpt("a@b.test")
-	far.NextAttempt = queueClock.Add(10 * 365 * 24 * time.Hour)
-	enqueue(t, s, "x", far)
-	limit := queueClock.Add(time.Hour)
-	if err := s.QueueRebase(ctx, limit); err != nil {
-		t.Fatal(err)
-	}
-	if w := take(t, s, queueClock, nil); !w.NextDue.Equal(limit) {
-		t.Errorf("next %v", w.NextDue)
-	}
-	if w := take(t, s, limit, nil); taken(w) == "" {
-		t.Error("not due after the rebase")
-	}
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		ctx := t.Context()
+		if last, grace, err := s.QueueClock(ctx, queueClock); err != nil || !last.IsZero() || !grace.IsZero() {
+			t.Fatal(last, grace, err)
+		}
+		if err := s.QueueGrace(ctx, queueClock.Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if last, grace, err := s.QueueClock(ctx, queueClock.Add(time.Second)); err != nil || !last.Equal(queueClock) || !grace.Equal(queueClock.Add(time.Minute)) {
+			t.Fatal(last, grace, err)
+		}
+		far := rcpt("a@b.test")
+		far.NextAttempt = queueClock.Add(10 * 365 * 24 * time.Hour)
+		enqueue(t, s, "x", far)
+		limit := queueClock.Add(time.Hour)
+		if err := s.QueueRebase(ctx, limit); err != nil {
+			t.Fatal(err)
+		}
+		if w := take(t, s, queueClock, nil); !w.NextDue.Equal(limit) {
+			t.Errorf("next %v", w.NextDue)
+		}
+		if w := take(t, s, limit, nil); taken(w) == "" {
+			t.Error("not due after the rebase")
+		}
+	})
 }
 
 // BenchmarkQueueTakeAndFinish takes and defers one recipient of a queue of various lengths: the cost must not grow.
