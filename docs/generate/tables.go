@@ -246,7 +246,6 @@ func imapTables(root string, tables map[string]table) error {
 		{name: "TimeBefore", d: l.TimeBefore},
 		{name: "Tries", n: int64(l.Tries)},
 		{name: "Errors", n: int64(l.Errors)},
-		{name: "Message", n: l.Message},
 		{name: "Idle", d: l.Idle},
 		{name: "Read", d: l.Read},
 		{name: "Write", d: l.Write},

@@ -57,7 +57,6 @@ var imapLimitWords = map[string]words{
 	"TimeBefore":   {"From the connection to the end of signing in", "从建立连接到完成登录"},
 	"Tries":        {"Failed sign-ins a session", "每个会话的登录失败次数"},
 	"Errors":       {"BAD answers in a row before BYE; 5 before signing in", "连续 BAD 应答次数，达到后断开；登录前为 5 次"},
-	"Message":      {"Octets of a message by APPEND", "APPEND 的邮件字节数"},
 	"Idle":         {"Without a command, and in IDLE", "无命令或处于 IDLE"},
 	"Read":         {"Wait for the next octets of a command", "等待命令的后续数据"},
 	"Write":        {"Wait for the client to take an answer", "等待客户端接收应答"},

@@ -37,7 +37,6 @@ type Limits struct {
 	TimeBefore      time.Duration // from the connection to the end of login
 	Tries           int           // failed logins a session
 	Errors          int           // BAD answers in a row before the session ends
-	Message         int64         // octets of an appended message
 	Idle            time.Duration // without a command, RFC 3501, section 5.4: at least 30 minutes
 	Read            time.Duration // for each read within a command
 	Write           time.Duration // for each write
@@ -56,7 +55,6 @@ var DefaultLimits = Limits{
 	TimeBefore:      time.Minute,
 	Tries:           3,
 	Errors:          20,
-	Message:         64 << 20,
 	Idle:            30 * time.Minute,
 	Read:            time.Minute,
 	Write:           2 * time.Minute,
@@ -92,9 +90,6 @@ func (l Limits) withDefaults() Limits {
 			*f.to = *f.from
 		}
 	}
-	if l.Message <= 0 {
-		l.Message = d.Message
-	}
 	return l
 }
 
@@ -118,7 +113,7 @@ type Options struct {
 	Logger   *slog.Logger // discarded when nil
 	Hooks    Hooks
 	Clock    func() time.Time // time.Now when nil
-	// MessageSize tells how many octets an appended message may have at present; Limits.Message when nil.
+	// MessageSize tells how many octets an appended message may have at present; 50 MiB when nil.
 	MessageSize func() int64
 	SpoolDir    string // for appended messages above 256 KiB; the system's folder when empty
 }
@@ -138,7 +133,7 @@ func New(opt Options) *Server {
 		opt.Clock = time.Now
 	}
 	if opt.MessageSize == nil {
-		opt.MessageSize = func() int64 { return opt.Limits.Message }
+		opt.MessageSize = func() int64 { return 50 << 20 }
 	}
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
