@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 
 // TestCommandLine runs the scripts of testdata/script over the program as it is called from a shell. Beside testscript's
 // own commands there are: freeports DIR (moves the listeners of a configuration to free ports), serve DIR, stop (SIGTERM)
-// and hup, smtp DIR (runs a dialog of lines against the port for other servers).
+// and hup, smtp DIR (runs a dialog of lines against the port for other servers), spoil DIR (flips an
+// octet of a pack).
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -39,6 +40,7 @@ func TestCommandLine(t *testing.T) {
 			"serve":     serveInBackground,
 			"stop":      stopServer,
 			"smtp":      smtpDialog,
+			"spoil":     spoilPack,
 		},
 	})
 }

@@ -11,6 +11,9 @@ import (
 )
 
 type storeCommand struct {
+	Verify storeVerify `cmd:"" help:"Compare everything that is stored with everything else, while the server runs."`
+	Repair storeRepair `cmd:"" help:"Verify, and mend what can be mended."`
+
 	Key keyCommand `cmd:"" help:"Look after the keys of encryption at rest."`
 }
 

@@ -41,6 +41,7 @@ type Service struct {
 	spool  string
 	clock  func() time.Time
 	log    *slog.Logger
+	proof  *proof
 
 	appends appends
 }
@@ -53,7 +54,7 @@ func New(o Options) *Service {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger}
+	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
 }
 
 func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {

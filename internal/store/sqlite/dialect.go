@@ -73,3 +73,23 @@ func (dialect) Fault(err error) store.Fault {
 	}
 	return store.FaultOther
 }
+
+// CheckIntegrity has SQLite check its pages and indexes; at most 100 faults are told.
+func (dialect) CheckIntegrity(q store.Querier) ([]string, error) {
+	rows, err := q.Query(`PRAGMA integrity_check(100)`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			return out, err
+		}
+		if line != "ok" {
+			out = append(out, line)
+		}
+	}
+	return out, rows.Err()
+}
