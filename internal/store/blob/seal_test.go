@@ -195,6 +195,38 @@ func TestEncryptedOctetsTellNothing(t *testing.T) {
 			seen[body] = true
 		}
 	}
+	block := random(4, blockSize)
+	ref := put(t, s, 0, append(bytes.Clone(block), block...))
+	b := storedOf(t, s, fsys, ref)[recordHeaderSize+nonceSize:]
+	if bytes.Equal(b[:64], b[blockSize+tagSize:][:64]) {
+		t.Error("equal blocks of a content look the same: they share a nonce")
+	}
+}
+
+// TestDamageIsNotSealedAsSound: what is not what its id says is reported and stays as it is, when keys change.
+func TestDamageIsNotSealedAsSound(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, n := range map[string]int{"pack": 1000, "large": 90_000} {
+		o := small(t, mode{true}, crashfs.New())
+		ring, _ := o.Keys.(*keyring.Ring)
+		s := open(t, o)
+		x := newRows()
+		id := ID(sha256.Sum256([]byte("what was said to come")))
+		ref, err := s.Put(ctx, 0, bytes.NewReader(random(1, n)), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Settle(ref, true)
+		x.refs[id] = ref
+		if _, err := ring.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		out, err := s.Compact(ctx, x)
+		if err != nil || len(out.Damaged) != 1 || x.refs[id] != ref {
+			t.Errorf("%s: %+v, %v", name, out, err)
+		}
+	}
 }
 
 // TestWithoutItsKeyARecordIsAClearError: plain records read on, encrypted ones say which key is missing, damage is found
