@@ -160,6 +160,10 @@ func (c *reader) close() error {
 	for _, st := range c.stmts {
 		err = errors.Join(err, st.Close())
 	}
+	if c.db.Dialect.State(c.conn) == ConnLost {
+		c.discard() // it broke unnoticed
+		return nil
+	}
 	err = errors.Join(err, c.conn.Close())
 	c.conn, c.stmts = nil, nil
 	return err

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -26,7 +28,7 @@ func (w *writer) connect() error {
 	if !w.lost {
 		return nil
 	}
-	if err := w.s.resume(ctx); err != nil {
+	if err := w.s.resume(); err != nil {
 		return errors.Join(fmt.Errorf("connect: %w", err), w.disconnect())
 	}
 	w.lost = false
@@ -55,8 +57,20 @@ func (w *writer) disconnect() error {
 		}
 	}
 	clear(w.stmts)
-	err = errors.Join(err, w.conn.Close())
+	if w.s.db.Dialect.State(w.conn) == ConnLost {
+		err = nil // it broke before, and holds nothing that its end could lose
+	}
+	err = errors.Join(err, closeConn(w.conn))
 	w.conn = nil
+	return err
+}
+
+// closeConn gives a connection back to its pool; one that has broken is no error.
+func closeConn(conn *sql.Conn) error {
+	err := conn.Close()
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return nil
+	}
 	return err
 }
 
@@ -74,17 +88,13 @@ func (w *writer) broken(cause error) error {
 
 // resume makes memory follow the rows after the connection was lost: ids go on above all that may have been used, and
 // accounts are read anew before anything is done with them.
-func (s *Store) resume(ctx context.Context) error {
-	err := s.Read(ctx, func(q Querier) error {
-		ids, err := loadIDs(q)
-		if err == nil {
-			s.ids.raise(ids)
-		}
-		return err
-	})
+func (s *Store) resume() error {
+	// Over the new connection: those that read may have broken too, and show it only when they are used.
+	ids, err := loadIDs(&Tx{w: s.writer, s: s})
 	if err != nil {
 		return err
 	}
+	s.ids.raise(ids)
 	for _, a := range s.accounts.outdate() {
 		id := a.id
 		o := &op{done: make(chan error, 1), fn: func(tx *Tx) error {
