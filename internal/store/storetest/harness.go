@@ -228,7 +228,7 @@ func (h *harness) content(acct store.AccountID, id store.MessageID) string {
 	h.ok(err)
 	r, err := h.s.OpenBlob(h.Context(), acct, id)
 	h.ok(err)
-	defer r.Close()
+	defer func() { h.ok(r.Close()) }()
 	whole, err := io.ReadAll(io.NewSectionReader(r, 0, r.Size()))
 	h.ok(err)
 	if !bytes.Equal(b, whole) {
