@@ -19,8 +19,9 @@ var groups = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256, tls.Cu
 // Tickets says whether sessions may be resumed.
 type Tickets bool
 
-// The uses of session tickets. Without them a handshake of a returning client costs a signature more; with them,
-// Microsoft's mail servers break off on port 25 (golang/go#70232).
+// The uses of session tickets. Without them a handshake of a returning client costs a signature more. With them,
+// Microsoft's mail servers break off on port 25 (golang/go#70232), and IMAP clients that read and write one OpenSSL
+// connection from two threads (imaplib2, so offlineimap) lose the command that they write while a ticket comes in.
 const (
 	WithTickets    Tickets = true
 	WithoutTickets Tickets = false

@@ -37,7 +37,7 @@ func sink(t *testing.T, args ...string) (port int, file string) {
 	t.Helper()
 	path := "/usr/sbin/smtp-sink" // not in the path of ordinary users
 	if _, err := os.Stat(path); err != nil {
-		t.Skip("smtp-sink (of Postfix) is not installed")
+		t.Fatal("smtp-sink (of Postfix) is not installed: make deps installs it")
 	}
 	port = freePort(t)
 	dir := t.TempDir()

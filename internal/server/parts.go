@@ -81,12 +81,12 @@ func (s *Server) build(_ context.Context) error {
 		XClient: s.cfg.XClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
-		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
+		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,
 		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer}, MessageSize: in.MaxSize,
 		Logger: telemetry.Bounded(s.log.With("part", "imap"), time.Now), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
 	})
 	s.parts.pop3 = pop3server.New(pop3server.Options{
-		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets), Hostname: s.cfg.Hostname,
+		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,
 		Limits: pop3server.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
 		Logger: telemetry.Bounded(s.log.With("part", "pop3"), time.Now), Metrics: m.pop3(),
 	})

@@ -144,6 +144,8 @@ func mailbox(t *testing.T, n *rig.Node, a rig.Account, name string) (*imapclient
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The client's reader notes what is selected only after it has woken who waits for the answer.
+	waitFor(t, "the client to know "+name, 10*time.Second, func() bool { return c.Mailbox() != nil })
 	return c, data
 }
 
@@ -189,15 +191,12 @@ func waitFor(t *testing.T, what string, limit time.Duration, ok func() bool) {
 // waitForMail returns the messages of a mailbox when there are at least count.
 func waitForMail(t *testing.T, n *rig.Node, a rig.Account, name string, count int) []fetched {
 	t.Helper()
-	c, data := mailbox(t, n, a, name)
+	c, _ := mailbox(t, n, a, name)
 	waitFor(t, fmt.Sprintf("%d messages in %s", count, name), 30*time.Second, func() bool {
 		if err := c.Noop().Wait(); err != nil {
 			t.Fatal(err)
 		}
-		if m := c.Mailbox(); m != nil {
-			return int(m.NumMessages) >= count
-		}
-		return int(data.NumMessages) >= count
+		return int(c.Mailbox().NumMessages) >= count
 	})
 	return fetchAll(t, c)
 }
