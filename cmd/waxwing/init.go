@@ -80,7 +80,7 @@ func records(domain, hostname string) []dnsRecord {
 		{hostname + ".", "A", "<IPv4 address of this server>", "and AAAA when it has IPv6"},
 		{domain + ".", "MX", "10 " + hostname + ".", "mail for the domain comes here"},
 		{domain + ".", "TXT", `"v=spf1 mx -all"`, "only this server sends for the domain (RFC 7208)"},
-		{"_dmarc." + domain + ".", "TXT", `"v=DMARC1; p=quarantine; rua=mailto:postmaster@` + domain + `"`, "what others do with forgeries"},
+		{"_dmarc." + domain + ".", "TXT", `"v=DMARC1; p=none; rua=mailto:postmaster@` + domain + `"`, "others report forgeries (RFC 7489)"},
 		{"_submissions._tcp." + domain + ".", "SRV", "0 1 465 " + hostname + ".", "mail programs find the server (RFC 6186, 8314)"},
 		{"_imaps._tcp." + domain + ".", "SRV", "0 1 993 " + hostname + ".", "the same"},
 		{"_pop3s._tcp." + domain + ".", "SRV", "10 1 995 " + hostname + ".", "the same, less preferred"},

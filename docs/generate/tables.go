@@ -389,6 +389,24 @@ func settingsTable(_ string, tables map[string]table) error {
 	return docs.done()
 }
 
+// labelNames reads []string{"a"} or prometheus.Labels{"a": value}.
+func labelNames(e ast.Expr) string {
+	lit, ok := e.(*ast.CompositeLit)
+	if !ok {
+		return ""
+	}
+	var all []string
+	for _, e := range lit.Elts {
+		if pair, ok := e.(*ast.KeyValueExpr); ok {
+			e = pair.Key
+		}
+		if s, ok := text(e); ok {
+			all = append(all, "`"+s+"`")
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
 // metricsTable reads the calls prometheus.NewXVec(prometheus.YOpts{Name:, Help:}, labels), NewX and NewXFunc.
 func metricsTable(root string, tables map[string]table) error {
 	files, err := sources(root, "server", "telemetry")
@@ -414,17 +432,9 @@ func metricsTable(root string, tables map[string]table) error {
 			return
 		}
 		kind := strings.ToLower(strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(fn.Sel.Name, "New"), "Vec"), "Func"))
-		m := metric{name: name, kind: kind, help: help}
-		if len(call.Args) > 1 {
-			if labels, ok := call.Args[1].(*ast.CompositeLit); ok {
-				var all []string
-				for _, e := range labels.Elts {
-					if s, ok := text(e); ok {
-						all = append(all, "`"+s+"`")
-					}
-				}
-				m.labels = strings.Join(all, ", ")
-			}
+		m := metric{name: name, kind: kind, help: help, labels: labelNames(f["ConstLabels"])}
+		if strings.HasSuffix(fn.Sel.Name, "Vec") && len(call.Args) > 1 {
+			m.labels = labelNames(call.Args[1])
 		}
 		found = append(found, m)
 	})

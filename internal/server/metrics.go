@@ -145,7 +145,7 @@ func (m *metrics) queue() queue.Metrics {
 		Attempt: func(status transport.Status, took time.Duration) {
 			m.attempts.WithLabelValues(attemptName(status)).Observe(took.Seconds())
 		},
-		Report:  func(kind queue.Kind) { m.reports.WithLabelValues(string(kind)).Inc() },
+		Report:  func(kind queue.Kind) { m.reports.WithLabelValues(kind.String()).Inc() },
 		Damaged: func(recipients int) { m.damaged.Add(float64(recipients)) },
 	}
 }
