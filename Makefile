@@ -42,8 +42,9 @@ lint-deps:
 	@test -x $(TOOLS)/golangci-lint && $(TOOLS)/golangci-lint version 2>/dev/null | grep -q "$(LINT_VERSION:v%=%)" || \
 		GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 
+SOAK ?= 1
 soak: deps build ## hours, not minutes: kills, power cuts, long fuzzing, large mailboxes
-	WAXWING_SOAK=1 $(GO) test -count=1 -timeout 6h -v -run 'Soak' ./...
+	$(GO) run ./test/soak -factor $(SOAK)
 	$(MAKE) fuzz FUZZTIME=5m
 
 FUZZTIME ?= 30s

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"waxwing/internal/durable/crashfs"
+	"waxwing/internal/durable/ordeal"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
 	"waxwing/internal/store/sqlite"
@@ -39,6 +40,21 @@ func openOn(t *testing.T, path string, fsys *crashfs.FS, o sqlite.Options) *stor
 // contents are whole on what a power cut leaves of the disk a moment later.
 func TestPowerCutLosesNoCommittedContent(t *testing.T) {
 	t.Parallel()
+	powerCuts(t, 0)
+}
+
+// TestSoakPowerCut is the same with other draws of what a cut leaves.
+func TestSoakPowerCut(t *testing.T) {
+	o := ordeal.Soak(t)
+	chance := o.Chance(0)
+	for range o.Times(100) {
+		t.Run("", func(t *testing.T) { o.Cut(powerCuts(t, chance.Uint64())) })
+	}
+}
+
+// powerCuts cuts the power under a load and looks at what is left; it returns how often.
+func powerCuts(t *testing.T, seed uint64) int {
+	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mail.db")
 	fsys := crashfs.New()
@@ -66,7 +82,7 @@ func TestPowerCutLosesNoCommittedContent(t *testing.T) {
 		if _, err := db.Exec(`VACUUM INTO ?`, name); err != nil {
 			t.Fatal(err)
 		}
-		copies, disks = append(copies, name), append(disks, fsys.Crash(uint64(i)))
+		copies, disks = append(copies, name), append(disks, fsys.Crash(seed+uint64(i)))
 	}
 	stop()
 	wg.Wait()
@@ -96,6 +112,7 @@ func TestPowerCutLosesNoCommittedContent(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	return len(copies)
 }
 
 func deliverTagged(t *testing.T, s *store.Store, acct store.AccountID, tag string) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"waxwing/internal/durable/crashfs"
+	"waxwing/internal/durable/ordeal"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
 	"waxwing/internal/store/sqlite"
@@ -203,6 +204,59 @@ func TestFailedSyncStopsWriting(t *testing.T) {
 			t.Errorf("messages %v", tags)
 		}
 	})
+}
+
+// TestSoakFaultsUnderLoad lets calls on the packs fail at random under a load, again and again on one store, and starts it
+// anew when it stopped writing. What was answered is there, what was refused is not, and both are whole.
+func TestSoakFaultsUnderLoad(t *testing.T) {
+	o := ordeal.Soak(t)
+	chance := o.Chance(0)
+	path, fsys := filepath.Join(t.TempDir(), "mail.db"), crashfs.New()
+	s := openOn(t, path, fsys, sqlite.Options{})
+	storetest.Account(t, s, 1)
+	answered, doubt := map[string]bool{}, map[string]bool{}
+	for round := range o.Times(1000) {
+		kind := []crashfs.Kind{crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir}[chance.IntN(5)]
+		cause := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS}[chance.IntN(3)]
+		var calls atomic.Int64
+		calls.Store(1 + chance.Int64N(8))
+		fsys.SetHook(func(op crashfs.Op) error {
+			if op.Kind == kind && calls.Add(-1) == 0 {
+				o.Fault(1)
+				return cause
+			}
+			return nil
+		})
+		for i := range 10 {
+			tag := fmt.Sprintf("%d-%d", round, i)
+			_, err := s.Deliver(t.Context(), store.Delivery{Content: killContent(tag, 1<<(3+chance.IntN(12))), Local: []store.NewEntry{{Account: 1}}})
+			if err == nil {
+				answered[tag] = true
+			} else {
+				doubt[tag] = true
+			}
+		}
+		fsys.SetHook(nil)
+		if err := s.Writable(1); err != nil { // a failed sync: only a start helps
+			_ = s.Close() // it says again what failed
+			s = openOn(t, path, fsys.Crash(chance.Uint64()), sqlite.Options{})
+		}
+	}
+	defer s.Close()
+	there := tagsIn(t, s, 1, "INBOX")
+	for tag := range answered {
+		if !there[tag] {
+			o.Lost("%s", tag)
+		}
+	}
+	for tag := range there {
+		switch {
+		case strings.HasPrefix(tag, "torn"):
+			o.Partial("%s", tag)
+		case doubt[tag]:
+			t.Errorf("%s was refused and is there", tag)
+		}
+	}
 }
 
 // syncFails takes a certain error for a failed sync.

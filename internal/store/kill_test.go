@@ -14,8 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"waxwing/internal/durable/ordeal"
 	"waxwing/internal/store"
 	"waxwing/internal/store/storetest"
 )
@@ -32,13 +32,25 @@ const killAccounts = 6
 // It does not run beside other tests: between fork and exec the child would hold the locks of their stores.
 func TestKilledProcessLosesNothing(t *testing.T) {
 	if dir := os.Getenv(killDirVariable); dir != "" {
-		killChild(t, dir)
+		killChild(t, ordeal.Seed(t), dir)
 		return
 	}
 	rounds := 8
 	if testing.Short() {
 		rounds = 3
 	}
+	killRounds(t, ordeal.Begin(t), rounds)
+}
+
+// TestSoakKilledProcess is the same with 300 kills.
+func TestSoakKilledProcess(t *testing.T) {
+	o := ordeal.Soak(t)
+	killRounds(t, o, o.Times(300))
+}
+
+// killRounds kills a process a number of times, and looks at the store after each.
+func killRounds(t *testing.T, o *ordeal.Ordeal, rounds int) {
+	t.Helper()
 	dir := t.TempDir()
 	s := storetest.Open(t, dir, nil)
 	for a := range killAccounts {
@@ -51,9 +63,10 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	for i := range journals {
 		journals[i] = &killJournal{inbox: map[string]bool{}, trash: map[string]bool{}}
 	}
-	r := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
+	r := o.Chance(0)
 	for round := range rounds {
-		runAndKill(t, dir, 100+r.IntN(400))
+		runAndKill(t, dir, r.Uint64(), 100+r.IntN(400))
+		o.Kill()
 		done := 0
 		for i, j := range journals {
 			done += j.read(t, killJournalName(dir, i+1))
@@ -61,16 +74,16 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		t.Logf("round %d: %d operations answered", round, done)
 		copied := t.TempDir()
 		copyDir(t, dir, copied)
-		verifyKilled(t, copied, journals)
-		verifyKilled(t, dir, journals)
+		verifyKilled(t, o, copied, journals)
+		verifyKilled(t, o, dir, journals)
 	}
 }
 
 // runAndKill starts the child, waits until it has answered some operations, and kills it.
-func runAndKill(t *testing.T, dir string, operations int) {
+func runAndKill(t *testing.T, dir string, seed uint64, operations int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledProcessLosesNothing$", "-test.timeout=20s")
-	cmd.Env = append(os.Environ(), killDirVariable+"="+dir)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledProcessLosesNothing$", "-test.timeout=2m")
+	cmd.Env = append(os.Environ(), killDirVariable+"="+dir, fmt.Sprintf("%s=%d", ordeal.SeedVariable, seed))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -102,13 +115,13 @@ func killJournalName(dir string, acct int) string {
 }
 
 // killChild works until it is killed.
-func killChild(t *testing.T, dir string) {
+func killChild(t *testing.T, seed uint64, dir string) {
 	s := storetest.Open(t, dir, nil)
 	var wg sync.WaitGroup
 	var out sync.Mutex
 	for a := range killAccounts {
 		wg.Go(func() {
-			w := killWorker{s: s, acct: store.AccountID(a + 1), r: rand.New(rand.NewPCG(uint64(a), uint64(time.Now().UnixNano())))}
+			w := killWorker{s: s, acct: store.AccountID(a + 1), r: rand.New(rand.NewPCG(seed, uint64(a)))}
 			if err := w.run(killJournalName(dir, a+1), func() {
 				out.Lock()
 				defer out.Unlock()
@@ -249,7 +262,7 @@ func (j *killJournal) read(t *testing.T, name string) int {
 }
 
 // verifyKilled opens the store and compares; what became of the unanswered operation is taken over.
-func verifyKilled(t *testing.T, dir string, journals []*killJournal) {
+func verifyKilled(t *testing.T, o *ordeal.Ordeal, dir string, journals []*killJournal) {
 	t.Helper()
 	s := storetest.Open(t, dir, nil)
 	for i, j := range journals {
@@ -261,6 +274,7 @@ func verifyKilled(t *testing.T, dir string, journals []*killJournal) {
 		after := &killJournal{inbox: maps.Clone(j.inbox), trash: maps.Clone(j.trash)}
 		after.apply(j.op, j.tag)
 		if !maps.Equal(inbox, after.inbox) || !maps.Equal(trash, after.trash) {
+			j.missing(o, inbox, trash)
 			t.Fatalf("account %d: INBOX %v, Trash %v\nwant %v, %v\nor after %s %s", acct, keys(inbox), keys(trash), keys(j.inbox), keys(j.trash), j.op, j.tag)
 		}
 		*j = killJournal{inbox: after.inbox, trash: after.trash, offset: j.offset}
@@ -270,6 +284,15 @@ func verifyKilled(t *testing.T, dir string, journals []*killJournal) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// missing tells of each answered message that stands nowhere, but for the one whose fate is open.
+func (j *killJournal) missing(o *ordeal.Ordeal, inbox, trash map[string]bool) {
+	for _, tag := range slices.Concat(keys(j.inbox), keys(j.trash)) {
+		if tag != j.tag && !inbox[tag] && !trash[tag] {
+			o.Lost("%s", tag)
+		}
 	}
 }
 

@@ -105,7 +105,7 @@ func rotateWork(ctx context.Context, _ *testing.T, n *rig.Node, _ *journal) erro
 	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(500 * time.Millisecond): // a ring holds 4,096 keys, and the soak is long
 	}
 	return err
 }

@@ -5,26 +5,31 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"waxwing/internal/durable/ordeal"
 	"waxwing/test/rig"
 )
 
 // TestIMAPKeepsItsInvariants lets sessions do everything at random in one mailbox, each with a checker that believes
 // nothing: sequence numbers move by EXPUNGE alone and never under FETCH, STORE and SEARCH of numbers, EXISTS never
 // shrinks, UIDs ascend and keep their content, and what a session was told of flags is at the end what all see.
-// WAXWING_SOAK=1 makes it long.
 func TestIMAPKeepsItsInvariants(t *testing.T) {
+	imapStress(t, 15)
+}
+
+// TestSoakIMAPKeepsItsInvariants is the same for longer.
+func TestSoakIMAPKeepsItsInvariants(t *testing.T) {
+	imapStress(t, ordeal.Soak(t).Times(1000))
+}
+
+func imapStress(t *testing.T, rounds int) {
+	t.Helper()
 	const sessions = 8
-	rounds := 15
-	if os.Getenv("WAXWING_SOAK") != "" {
-		rounds = 1000
-	}
 	n := node(t, rig.WaxwingOptions{})
 	setup := dialScript(t, n.IMAPS, n.CAFile, ada)
 	must(t, setup, "CREATE arena")

@@ -5,7 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,41 +16,63 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"waxwing/internal/durable/ordeal"
 	"waxwing/test/rig"
 )
 
 // TestPromise1KilledServerLosesNothing kills the server without warning, under load, a few times.
 func TestPromise1KilledServerLosesNothing(t *testing.T) {
-	killUnderLoad(t, 4)
+	killUnderLoad(t, ordeal.Begin(t), 4)
 }
 
-// TestSoakKilledServerLosesNothing is the same with 200 kills.
+// TestSoakKilledServerLosesNothing is the same with 1,000 kills.
 func TestSoakKilledServerLosesNothing(t *testing.T) {
-	if os.Getenv("WAXWING_SOAK") == "" {
-		t.Skip("200 kills take ten minutes: make soak")
-	}
-	killUnderLoad(t, 200)
+	o := ordeal.Soak(t)
+	killUnderLoad(t, o, o.Times(1000))
 }
 
 // journal is what the clients were told: the only truth that the server is held to.
 type journal struct {
 	mu        sync.Mutex
-	tried     map[string]bool     // sent, whatever came of it
-	delivered map[string]bool     // answered 250 on port 25
-	queued    map[string]bool     // answered 250 on submission, for another server
-	appended  map[string]imap.UID // answered OK to APPEND
-	flagged   map[string]bool     // answered OK to STORE
-	gone      map[string]bool     // answered OK to EXPUNGE
-	maybeGone map[string]bool     // EXPUNGE sent, no answer
-	arrived   map[string]int      // what the next server took
+	tried     map[string]bool  // sent, whatever came of it
+	delivered map[string]bool  // answered 250 on port 25
+	queued    map[string]bool  // answered 250 on submission, for another server
+	kept      map[string]*kept // answered OK to APPEND
+	arrived   map[string]int   // what the next server took
 	serial    int
 }
 
 func newJournal() *journal {
 	return &journal{
-		tried: map[string]bool{}, delivered: map[string]bool{}, queued: map[string]bool{}, appended: map[string]imap.UID{},
-		flagged: map[string]bool{}, gone: map[string]bool{}, maybeGone: map[string]bool{}, arrived: map[string]int{},
+		tried: map[string]bool{}, delivered: map[string]bool{}, queued: map[string]bool{}, kept: map[string]*kept{}, arrived: map[string]int{},
 	}
+}
+
+// kept is what a client knows of a message that it appended: how it was at the last answer, and what it asked for since.
+type kept struct {
+	state
+	doubt func(*state) // the change that was not answered, nil for none
+}
+
+// state is where a message is and how it is marked.
+type state struct {
+	box     string
+	uid     imap.UID // 0 when the answer with it got lost
+	flagged bool
+	gone    bool
+}
+
+// change writes down that a change is asked for, asks, and writes down the answer.
+func (j *journal) change(k *kept, change func(*state), ask func() error) error {
+	j.note(func() { k.doubt = change })
+	if err := ask(); err != nil {
+		return err
+	}
+	j.note(func() {
+		change(&k.state)
+		k.doubt = nil
+	})
+	return nil
 }
 
 func (j *journal) token(kind string) string {
@@ -87,27 +109,42 @@ func openSealed(body []byte) (token string, whole bool) {
 	return string(first), bytes.HasSuffix(body, fmt.Appendf(nil, "\r\nsealed %s\r\n", first))
 }
 
-func killUnderLoad(t *testing.T, kills int) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	chance := rand.New(rand.NewPCG(seed, 0))
+// killsAnEpoch bounds what is in the mailboxes when they are read and compared.
+const killsAnEpoch = 20
+
+// killUnderLoad kills a server again and again, and holds it to the clients' journal.
+func killUnderLoad(t *testing.T, o *ordeal.Ordeal, kills int) {
+	chance := o.Chance(0)
 	j := newJournal()
 	sink, err := rig.StartSink(func(_ string, _ []string, body []byte) {
 		token, whole := openSealed(body)
-		j.note(func() {
-			j.arrived[token]++
-			if !whole {
-				t.Errorf("%s left the server incomplete", token)
-			}
-		})
+		j.note(func() { j.arrived[token]++ })
+		if !whole {
+			o.Partial("%s left the server incomplete", token)
+		}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.Stop()
 	n := node(t, rig.WaxwingOptions{Relay: sink.Address, Edit: quickRetries})
+	for left := kills; left > 0 && !t.Failed(); {
+		epoch := min(left, killsAnEpoch)
+		left -= epoch
+		j.loadAndKill(t, o, n, chance, epoch)
+		j.check(t, o, n, epoch)
+		if left > 0 {
+			j.clear(t, n)
+		}
+	}
+}
 
+// loadAndKill puts a mixed load on the server and kills it a number of times.
+func (j *journal) loadAndKill(t *testing.T, o *ordeal.Ordeal, n *rig.Node, chance *rand.Rand, kills int) {
+	t.Helper()
+	keys := dataKeys(t, n)
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var load sync.WaitGroup
 	for _, work := range []func(context.Context, *testing.T, *rig.Node, *journal) error{
 		deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork, rotateWork,
@@ -127,6 +164,7 @@ func killUnderLoad(t *testing.T, kills int) {
 		if err := n.Kill(); err != nil {
 			t.Fatal(err)
 		}
+		o.Kill()
 		began := time.Now()
 		if err := n.Start(ctx); err != nil {
 			t.Fatalf("start after kill %d: %v", k+1, err)
@@ -138,10 +176,36 @@ func killUnderLoad(t *testing.T, kills int) {
 	time.Sleep(300 * time.Millisecond)
 	cancel()
 	load.Wait()
-	if keys := dataKeys(t, n); keys < kills {
-		t.Errorf("%d data keys after %d kills: the load changed none", keys, kills)
+	if made := dataKeys(t, n) - keys; made < 1 {
+		t.Errorf("%d data keys more after %d kills: the load changed none", made, kills)
 	}
-	j.check(t, n, kills)
+}
+
+// clear empties the mailboxes and the journal.
+func (j *journal) clear(t *testing.T, n *rig.Node) {
+	t.Helper()
+	for _, name := range []string{"INBOX", "Archive", "Trash"} {
+		c, data := mailbox(t, n, ada, name)
+		if data.NumMessages > 0 {
+			all := imap.SeqSet{imap.SeqRange{Start: 1, Stop: 0}}
+			if err := c.Store(all, &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagDeleted}}, nil).Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Expunge().Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.note(func() {
+		clear(j.tried)
+		clear(j.delivered)
+		clear(j.queued)
+		clear(j.kept)
+		clear(j.arrived)
+	})
 }
 
 // quickRetries lets the queue try again at once, so that the test need not wait minutes.
@@ -184,7 +248,8 @@ func submitWork(ctx context.Context, t *testing.T, n *rig.Node, j *journal) erro
 	return nil
 }
 
-// mailboxWork appends messages to Archive, flags every second one and expunges every fourth.
+// mailboxWork appends messages to Archive, flags every second one, takes the flag from every fourth, moves every third to
+// Trash and expunges every fifth.
 func mailboxWork(ctx context.Context, t *testing.T, n *rig.Node, j *journal) error {
 	c, err := imapclient.DialTLS(n.IMAPS, &imapclient.Options{TLSConfig: trust(t, n.CAFile)})
 	if err != nil {
@@ -197,39 +262,85 @@ func mailboxWork(ctx context.Context, t *testing.T, n *rig.Node, j *journal) err
 	if _, err := c.Select("Archive", nil).Wait(); err != nil {
 		return err
 	}
-	for round := 0; ctx.Err() == nil; round++ {
-		token := j.token("app")
-		body := sealed(ada.Address, ada.Address, token)
-		command := c.Append("Archive", int64(len(body)), nil)
-		if _, err := command.Write(body); err != nil {
-			return err
-		}
-		if err := command.Close(); err != nil {
-			return err
-		}
-		data, err := command.Wait()
+	for round := 1; ctx.Err() == nil; round++ {
+		k, err := appendWork(c, j)
 		if err != nil {
 			return err
 		}
-		j.note(func() { j.appended[token] = data.UID })
 		if round%2 == 0 {
-			if err := changeFlags(c, data.UID, imap.FlagFlagged); err != nil {
+			if err := flagWork(c, j, k, imap.StoreFlagsAdd); err != nil {
 				return err
 			}
-			j.note(func() { j.flagged[token] = true })
 		}
-		if round%4 == 3 {
-			j.note(func() { j.maybeGone[token] = true })
-			if err := changeFlags(c, data.UID, imap.FlagDeleted); err != nil {
+		if round%4 == 0 {
+			if err := flagWork(c, j, k, imap.StoreFlagsDel); err != nil {
 				return err
 			}
-			if _, err := c.UIDExpunge(imap.UIDSetNum(data.UID)).Collect(); err != nil {
-				return err
-			}
-			j.note(func() { j.gone[token] = true })
+		}
+		switch {
+		case round%5 == 0:
+			err = expungeWork(c, j, k)
+		case round%3 == 0:
+			err = moveWork(c, j, k)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// appendWork appends one message to Archive.
+func appendWork(c *imapclient.Client, j *journal) (*kept, error) {
+	token := j.token("app")
+	body := sealed(ada.Address, ada.Address, token)
+	command := c.Append("Archive", int64(len(body)), nil)
+	if _, err := command.Write(body); err != nil {
+		return nil, err
+	}
+	if err := command.Close(); err != nil {
+		return nil, err
+	}
+	data, err := command.Wait()
+	if err != nil {
+		return nil, err
+	}
+	k := &kept{state: state{box: "Archive", uid: data.UID}}
+	j.note(func() { j.kept[token] = k })
+	return k, nil
+}
+
+func flagWork(c *imapclient.Client, j *journal, k *kept, op imap.StoreFlagsOp) error {
+	return j.change(k, func(s *state) { s.flagged = op == imap.StoreFlagsAdd }, func() error {
+		store := imap.StoreFlags{Op: op, Silent: true, Flags: []imap.Flag{imap.FlagFlagged}}
+		return c.Store(imap.UIDSetNum(k.uid), &store, nil).Close()
+	})
+}
+
+func expungeWork(c *imapclient.Client, j *journal, k *kept) error {
+	return j.change(k, func(s *state) { s.gone = true }, func() error {
+		if err := changeFlags(c, k.uid, imap.FlagDeleted); err != nil {
+			return err
+		}
+		_, err := c.UIDExpunge(imap.UIDSetNum(k.uid)).Collect()
+		return err
+	})
+}
+
+func moveWork(c *imapclient.Client, j *journal, k *kept) error {
+	var uid imap.UID // as long as the answer is not there, any
+	return j.change(k, func(s *state) { s.box, s.uid = "Trash", uid }, func() error {
+		data, err := c.Move(imap.UIDSetNum(k.uid), "Trash").Wait()
+		if err != nil {
+			return err
+		}
+		if to, ok := data.DestUIDs.(imap.UIDSet); ok {
+			if list, ok := to.Nums(); ok && len(list) == 1 {
+				uid = list[0]
+			}
+		}
+		return nil
+	})
 }
 
 func changeFlags(c *imapclient.Client, uid imap.UID, flag imap.Flag) error {
@@ -238,7 +349,7 @@ func changeFlags(c *imapclient.Client, uid imap.UID, flag imap.Flag) error {
 }
 
 // check holds the server to the journal.
-func (j *journal) check(t *testing.T, n *rig.Node, kills int) {
+func (j *journal) check(t *testing.T, o *ordeal.Ordeal, n *rig.Node, kills int) {
 	t.Helper()
 	waitFor(t, "the queue empties", time.Minute, func() bool {
 		j.mu.Lock()
@@ -250,44 +361,86 @@ func (j *journal) check(t *testing.T, n *rig.Node, kills int) {
 		}
 		return true
 	})
-	c, _ := mailbox(t, n, ada, "INBOX")
-	inbox := j.contents(t, fetchAll(t, c))
-	for token := range j.delivered {
-		if len(inbox[token]) != 1 {
-			t.Errorf("%s was answered 250 and is in INBOX %d times", token, len(inbox[token]))
+	boxes := map[string]map[string][]fetched{}
+	for _, name := range []string{"INBOX", "Archive", "Trash"} {
+		c, _ := mailbox(t, n, ada, name)
+		boxes[name] = j.contents(t, o, fetchAll(t, c))
+		if err := c.Close(); err != nil {
+			t.Error(err)
 		}
 	}
-	c, _ = mailbox(t, n, ada, "Archive")
-	archive := j.contents(t, fetchAll(t, c))
-	for token, uid := range j.appended {
-		found := archive[token]
-		switch {
-		case j.gone[token]:
-			if len(found) != 0 {
-				t.Errorf("%s was expunged and is back", token)
-			}
-		case j.maybeGone[token] && len(found) == 0:
-		case len(found) != 1:
-			t.Errorf("%s was appended and is in Archive %d times", token, len(found))
-		case found[0].uid != uid:
-			t.Errorf("%s was given UID %d and now has %d", token, uid, found[0].uid)
-		case j.flagged[token] && !hasFlag(found[0], imap.FlagFlagged):
-			t.Errorf("%s lost its flag", token)
+	for token := range j.delivered {
+		switch found := len(boxes["INBOX"][token]); {
+		case found == 0:
+			o.Lost("%s was answered 250 and is not in INBOX", token)
+		case found > 1:
+			t.Errorf("%s is in INBOX %d times", token, found)
 		}
+	}
+	moved, flagged, gone := 0, 0, 0
+	for token, k := range j.kept {
+		checkKept(t, o, boxes, token, k)
+		moved += count(k.box == "Trash")
+		flagged += count(k.flagged)
+		gone += count(k.gone)
 	}
 	duplicates := 0
-	for _, count := range j.arrived {
-		duplicates += count - 1
+	for _, times := range j.arrived {
+		duplicates += times - 1
 	}
-	t.Logf("%d kills: %d delivered, %d queued, %d appended, %d expunged: nothing lost, nothing partial, %d duplicates sent",
-		kills, len(j.delivered), len(j.queued), len(j.appended), len(j.gone), duplicates)
-	if len(j.delivered) < kills || len(j.queued) < kills || len(j.appended) < kills {
+	o.Duplicate(duplicates)
+	t.Logf("%d kills: %d delivered, %d queued, %d appended; of these %d flagged, %d moved, %d expunged; %d duplicates sent",
+		kills, len(j.delivered), len(j.queued), len(j.kept), flagged, moved, gone, duplicates)
+	if len(j.delivered) < kills || len(j.queued) < kills || len(j.kept) < kills || moved == 0 || flagged == 0 || gone == 0 {
 		t.Error("the load was too small to prove anything")
 	}
 }
 
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// checkKept holds the server to what it answered of one appended message: the message is as it was at the last answer, or
+// as the change makes it that was not answered.
+func checkKept(t *testing.T, o *ordeal.Ordeal, boxes map[string]map[string][]fetched, token string, k *kept) {
+	t.Helper()
+	allowed := []state{k.state}
+	if k.doubt != nil {
+		changed := k.state
+		k.doubt(&changed)
+		allowed = append(allowed, changed)
+	}
+	var found []state
+	for _, name := range []string{"Archive", "Trash"} {
+		for _, m := range boxes[name][token] {
+			found = append(found, state{box: name, uid: m.uid, flagged: hasFlag(m, imap.FlagFlagged)})
+		}
+	}
+	for _, want := range allowed {
+		switch {
+		case want.gone && len(found) == 0:
+			return
+		case want.gone || len(found) != 1:
+			continue
+		case want.uid == 0: // in a move whose answer got lost
+			want.uid = found[0].uid
+		}
+		if found[0] == want {
+			return
+		}
+	}
+	if len(found) == 0 {
+		o.Lost("%s is gone; want one of %+v", token, allowed)
+		return
+	}
+	t.Errorf("%s is %+v; want one of %+v", token, found, allowed)
+}
+
 // contents sorts a mailbox by token; a message that nobody sent, a partial one or a reused UID is an error.
-func (j *journal) contents(t *testing.T, messages []fetched) map[string][]fetched {
+func (j *journal) contents(t *testing.T, o *ordeal.Ordeal, messages []fetched) map[string][]fetched {
 	t.Helper()
 	byToken := map[string][]fetched{}
 	var last imap.UID
@@ -297,19 +450,15 @@ func (j *journal) contents(t *testing.T, messages []fetched) map[string][]fetche
 		}
 		last = m.uid
 		token, whole := openSealed(m.body)
-		if !j.tried[token] || !whole {
-			t.Errorf("UID %d: token %q, whole: %v", m.uid, token, whole)
+		switch {
+		case !whole:
+			o.Partial("UID %d: token %q", m.uid, token)
+		case !j.tried[token]:
+			t.Errorf("UID %d: nobody sent %q", m.uid, token)
 		}
 		byToken[token] = append(byToken[token], m)
 	}
 	return byToken
 }
 
-func hasFlag(m fetched, flag imap.Flag) bool {
-	for _, f := range m.flags {
-		if f == flag {
-			return true
-		}
-	}
-	return false
-}
+func hasFlag(m fetched, flag imap.Flag) bool { return slices.Contains(m.flags, flag) }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"waxwing/internal/durable/ordeal"
 	"waxwing/test/rig"
 )
 
@@ -142,7 +143,7 @@ func TestFault33TermUnderLoadLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _ := mailbox(t, n, ada, "INBOX")
-	inbox := j.contents(t, fetchAll(t, c))
+	inbox := j.contents(t, ordeal.Begin(t), fetchAll(t, c))
 	for token := range j.delivered {
 		if len(inbox[token]) != 1 {
 			t.Errorf("%s was answered 250 and is in INBOX %d times", token, len(inbox[token]))

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"waxwing/internal/durable/crashfs"
+	"waxwing/internal/durable/ordeal"
 	"waxwing/internal/store/keyring"
 )
 
@@ -37,19 +38,37 @@ func TestNothingAnsweredIsLostByPowerCuts(t *testing.T) {
 		for round := range uint64(4) {
 			t.Run(fmt.Sprint(round), func(t *testing.T) {
 				t.Parallel()
-				x := newRows()
-				cuts := cutsUnderLoad(t, m, round, x)
-				if len(cuts) < 100 {
-					t.Errorf("only %d cuts", len(cuts))
-				}
-				for _, c := range cuts {
-					if err := survive(t, m, c, x); err != nil {
-						t.Fatalf("cut with seed %d: %v", c.seed, err)
-					}
-				}
+				cutAndSurvive(t, m, round)
 			})
 		}
 	})
+}
+
+// TestSoakPowerCuts is the same with other draws, again and again.
+func TestSoakPowerCuts(t *testing.T) {
+	o := ordeal.Soak(t)
+	chance := o.Chance(0)
+	for range o.Times(100) {
+		for _, encrypted := range []bool{false, true} {
+			o.Cut(cutAndSurvive(t, mode{encrypted}, uint64(chance.Uint32())))
+		}
+	}
+}
+
+// cutAndSurvive cuts the power while a load runs, and looks at what each cut left. It returns how many there were.
+func cutAndSurvive(t *testing.T, m mode, round uint64) int {
+	t.Helper()
+	x := newRows()
+	cuts := cutsUnderLoad(t, m, round, x)
+	if len(cuts) < 100 {
+		t.Errorf("only %d cuts", len(cuts))
+	}
+	for _, c := range cuts {
+		if err := survive(t, m, c, x); err != nil {
+			t.Fatalf("round %d, cut with seed %d: %v", round, c.seed, err)
+		}
+	}
+	return len(cuts)
 }
 
 // cutsUnderLoad runs a load and collects cuts.
@@ -304,15 +323,12 @@ func TestOrphansGoWithCompact(t *testing.T) {
 // without a restart, unless a sync failed: then never.
 func TestFailedCallsHarmNoAnsweredContent(t *testing.T) {
 	bothWays(t, func(t *testing.T, m mode) {
-		kinds := []crashfs.Kind{
-			crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir, crashfs.OpRename,
-			crashfs.OpTruncate,
-		}
-		for _, kind := range kinds {
-			for _, cause := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.EDQUOT} {
+		sizes := []int{100, 20_000, 39_000, 50_000, 90_000, 39_000, 39_000, 39_000, 39_000, 39_000, 39_000, 10}
+		for _, kind := range failingKinds {
+			for _, cause := range failures {
 				t.Run(fmt.Sprint(kind, "/", cause.Error()), func(t *testing.T) {
 					t.Parallel()
-					for failing := 1; failOne(t, m, kind, cause, failing); failing++ {
+					for failing := 1; failOne(t, m, kind, cause, failing, sizes); failing++ {
 						if failing > 300 {
 							t.Fatal("no end")
 						}
@@ -323,9 +339,33 @@ func TestFailedCallsHarmNoAnsweredContent(t *testing.T) {
 	})
 }
 
-// failOne runs a fixed load in which one call fails, and all later ones of its kind for a while; false when the load
-// has no such call.
-func failOne(t *testing.T, m mode, kind crashfs.Kind, cause syscall.Errno, failing int) bool {
+// TestSoakFailedCalls fails one call at random of loads at random.
+func TestSoakFailedCalls(t *testing.T) {
+	o := ordeal.Soak(t)
+	chance := o.Chance(0)
+	for range o.Times(5000) {
+		sizes := make([]int, 5+chance.IntN(10))
+		for i := range sizes {
+			sizes[i] = 1 + chance.IntN(1<<(7+chance.IntN(10)))
+		}
+		m := mode{chance.IntN(2) == 0}
+		if failOne(t, m, failingKinds[chance.IntN(len(failingKinds))], failures[chance.IntN(len(failures))], 1+chance.IntN(30), sizes) {
+			o.Fault(1)
+		}
+	}
+}
+
+// What calls fail, and with what.
+var (
+	failingKinds = []crashfs.Kind{
+		crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir, crashfs.OpRename, crashfs.OpTruncate,
+	}
+	failures = []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EMFILE, syscall.EDQUOT}
+)
+
+// failOne puts contents of the given sizes while one call fails, and all later ones of its kind for a while; false when the
+// load has no such call.
+func failOne(t *testing.T, m mode, kind crashfs.Kind, cause syscall.Errno, failing int, sizes []int) bool {
 	t.Helper()
 	disk := newDisk(t)
 	s, err := Open(small(t, m, disk))
@@ -352,10 +392,10 @@ func failOne(t *testing.T, m mode, kind crashfs.Kind, cause syscall.Errno, faili
 		return cause
 	})
 	x := newRows()
-	var failures []error
-	for i, n := range []int{100, 20_000, 39_000, 50_000, 90_000, 39_000, 39_000, 39_000, 39_000, 39_000, 39_000, 10} {
+	var refused []error
+	for i, n := range sizes {
 		if err := x.put(s, 0, random(uint64(i), n)); err != nil {
-			failures = append(failures, err)
+			refused = append(refused, err)
 		}
 	}
 	mu.Lock()
@@ -367,7 +407,7 @@ func failOne(t *testing.T, m mode, kind crashfs.Kind, cause syscall.Errno, faili
 	}
 	isSync := kind == crashfs.OpSync || kind == crashfs.OpSyncDir
 	full := cause == syscall.ENOSPC || cause == syscall.EDQUOT
-	for _, err := range failures {
+	for _, err := range refused {
 		switch {
 		case errors.Is(err, ErrFailed) && !isSync:
 			t.Errorf("call %d: %v", failing, err)
