@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/minio/minio-go/v7"
-
 	"waxwing/internal/durable"
 	"waxwing/internal/store/blob"
 )
@@ -49,14 +47,11 @@ func (b bucketFS) OpenFile(name string, flag int, _ fs.FileMode) (durable.File, 
 	ctx, cancel := context.WithTimeout(context.Background(), b.s.opt.Timeout)
 	defer cancel()
 	key := b.s.opt.Prefix + rel
-	info, err := b.s.client.StatObject(ctx, b.s.opt.Bucket, key, minio.StatObjectOptions{})
+	size, err := b.s.bucket.Size(ctx, key)
 	if err != nil {
-		if missing(err) {
-			err = fs.ErrNotExist
-		}
 		return nil, &fs.PathError{Op: "open", Path: key, Err: err}
 	}
-	return &objectFile{s: b.s, key: key, size: info.Size}, nil
+	return &objectFile{s: b.s, key: key, size: size}, nil
 }
 
 // Lock implements durable.FS: there is nothing that two readers could spoil.
@@ -118,16 +113,11 @@ func (f *objectFile) ReadAt(p []byte, off int64) (int, error) {
 func (s *Store) fetch(k chunkKey) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opt.Timeout)
 	defer cancel()
-	var o minio.GetObjectOptions
-	if err := o.SetRange(k.n*chunkSize, (k.n+1)*chunkSize-1); err != nil {
-		return nil, err
+	body, err := s.bucket.Get(ctx, k.object, k.n*chunkSize, chunkSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(blob.ErrGone, err)
 	}
-	core := minio.Core{Client: s.client}
-	body, _, _, err := core.GetObject(ctx, s.opt.Bucket, k.object, o)
 	if err != nil {
-		if missing(err) {
-			return nil, errors.Join(blob.ErrGone, err)
-		}
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(body, chunkSize))

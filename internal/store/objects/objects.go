@@ -20,9 +20,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
-
 	"waxwing/internal/store/blob"
 )
 
@@ -72,7 +69,7 @@ const tries = 3
 // Store is a bucket. All methods may be called at the same time.
 type Store struct {
 	opt    Options
-	client *minio.Client
+	bucket *Bucket
 	cache  *cache
 	reader *blob.Store
 }
@@ -86,24 +83,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("objects: open: %w", err)
 	}
-	client, err := minio.New(o.Endpoint, &minio.Options{
-		Creds: credentials.NewStaticV4(o.AccessKey, o.SecretKey, ""), Secure: !o.Insecure, Region: o.Region,
-		Transport: o.Transport, MaxRetries: tries,
-	})
+	bucket, err := OpenBucket(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("objects: open %s: %w", o.Endpoint, err)
+		return nil, err
 	}
-	s := &Store{opt: o, client: client}
+	s := &Store{opt: o, bucket: bucket}
 	s.cache = newCache(o.Cache, s.fetch)
-	ask, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	there, err := client.BucketExists(ask, o.Bucket)
-	if err == nil && !there {
-		err = errors.New("there is no such bucket")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("objects: bucket %s at %s: %w", o.Bucket, o.Endpoint, err)
-	}
 	s.reader, err = blob.Open(blob.Options{FS: bucketFS{s}, Dir: root, Reserve: -1, Keys: o.Keys, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
@@ -126,23 +111,11 @@ func (s *Store) Open(ref blob.Ref) (*blob.Reader, error) { return s.reader.Open(
 func (s *Store) Remove(ctx context.Context, g blob.Segment) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opt.Timeout)
 	defer cancel()
-	err := s.client.RemoveObject(ctx, s.opt.Bucket, s.key(g), minio.RemoveObjectOptions{})
-	if err != nil && !missing(err) {
-		return fmt.Errorf("objects: remove %s: %w", g, err)
-	}
-	return nil
+	return s.bucket.Remove(ctx, s.key(g))
 }
 
 // Close ends the store. Open Readers stay usable until they are closed.
 func (s *Store) Close() error {
-	if t, ok := s.opt.Transport.(interface{ CloseIdleConnections() }); ok {
-		t.CloseIdleConnections()
-	}
+	s.bucket.Close()
 	return s.reader.Close()
-}
-
-// missing tells that there is no such object.
-func missing(err error) bool {
-	r := minio.ToErrorResponse(err)
-	return r.Code == minio.NoSuchKey || r.StatusCode == http.StatusNotFound
 }

@@ -1,16 +1,12 @@
 package objects
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/minio/minio-go/v7"
 
 	"waxwing/internal/durable"
 	"waxwing/internal/store/blob"
@@ -92,58 +88,12 @@ func (s *Store) stage(ctx context.Context, dir string, g blob.Segment, list []bl
 	return refs, nil
 }
 
-// upload puts the first n octets of a file into the bucket under a name that must be free, and reads them back: a service
-// that says "done" of what it has lost is found out while the octets are still elsewhere.
+// upload puts the first n octets of a file into the bucket.
 func (s *Store) upload(ctx context.Context, key string, f *os.File, n int64) error {
 	ctx, cancel := context.WithTimeout(ctx, uploadTimes*s.opt.Timeout)
 	defer cancel()
-	o := minio.PutObjectOptions{ContentType: "application/octet-stream", SendContentMd5: true}
-	o.SetMatchETagExcept("*")
-	_, err := s.client.PutObject(ctx, s.opt.Bucket, key, io.NewSectionReader(f, 0, n), n, o)
-	// A name that is taken may be our own: the answer to the first try got lost, and the client tried again.
-	if err != nil && minio.ToErrorResponse(err).Code != minio.PreconditionFailed {
-		return fmt.Errorf("upload: %w", err)
-	}
-	core := minio.Core{Client: s.client}
-	body, _, _, err := core.GetObject(ctx, s.opt.Bucket, key, minio.GetObjectOptions{})
-	if err != nil {
-		return fmt.Errorf("read back: %w", err)
-	}
-	same, err := equal(body, io.NewSectionReader(f, 0, n))
-	if err = errors.Join(err, body.Close()); err != nil {
-		return fmt.Errorf("read back: %w", err)
-	}
-	if !same {
-		return fmt.Errorf("read back: %w", errOther)
-	}
-	return nil
+	return s.bucket.Put(ctx, key, f, n)
 }
-
-// errOther says that the bucket gives other octets than it was given.
-var errOther = errors.New("the bucket gives other octets than it was given")
-
-// equal compares two streams to their ends.
-func equal(a, b io.Reader) (bool, error) {
-	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
-	for {
-		n, errA := io.ReadFull(a, p)
-		m, errB := io.ReadFull(b, q)
-		if !bytes.Equal(p[:n], q[:m]) {
-			return false, nil
-		}
-		endA, endB := ended(errA), ended(errB)
-		switch {
-		case errA != nil && !endA:
-			return false, errA
-		case errB != nil && !endB:
-			return false, errB
-		case endA || endB:
-			return endA == endB, nil
-		}
-	}
-}
-
-func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // unsynced is a file system whose syncs do nothing: what is staged is worth nothing after a crash.
 type unsynced struct{ durable.FS }
