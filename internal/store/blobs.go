@@ -22,6 +22,7 @@ type BlobStore interface {
 	Open(ref blob.Ref) (Blob, error)
 	Recover(ctx context.Context, known map[blob.Segment]blob.Known, fn func(blob.Ref, blob.ID) (bool, error)) (blob.Recovered, error)
 	Compact(ctx context.Context, ix blob.Index) (blob.Compacted, error)
+	Pin() (release func())
 	Writable(size int64) error
 	Close() error
 }
@@ -179,7 +180,8 @@ func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
 		if !t.put {
 			return 0, errNoContent
 		}
-		return tx.insertBlob(t, refs)
+		id = tx.s.ids.blob.take()
+		return id, tx.insertBlob(t, id, refs)
 	case err != nil:
 		return 0, fmt.Errorf("look for content: %w", err)
 	}
@@ -192,19 +194,18 @@ func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
 	return id, nil
 }
 
-func (tx *Tx) insertBlob(t *settled, refs int64) (int64, error) {
-	id := tx.s.ids.blob.take()
+func (tx *Tx) insertBlob(t *settled, id, refs int64) error {
 	if err := tx.adopt(t, id); err != nil {
-		return 0, err
+		return err
 	}
 	err := tx.exec(`INSERT INTO blob (blob_id, hash, hash_key, segment, place, stored, length, refs) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 		id, t.sum[:], hashKey(t.sum), t.ref.Segment, t.ref.Offset, t.ref.StoredLen, t.ref.Len, refs)
 	if err != nil {
-		return 0, fmt.Errorf("content: %w", err)
+		return fmt.Errorf("content: %w", err)
 	}
 	tx.segmentLives(t.ref, 1)
 	t.kept = true
-	return id, nil
+	return nil
 }
 
 // replaceBlob lets a row name the record that was just written in place of an older one with the same content: the new one

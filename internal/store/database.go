@@ -23,6 +23,12 @@ type Dialect interface {
 	Begin() string
 	// BeginRead is the statement that opens a transaction that only reads, and sees one moment.
 	BeginRead() string
+	// BeginSnapshot is BeginRead for a transaction that may stay open for long, and idle.
+	BeginSnapshot() string
+	// LastID gives the highest number that the database itself ever gave to a row of the table, in its column id.
+	LastID(q Querier, table string) (int64, error)
+	// RaiseLastID lets the database give numbers above id.
+	RaiseLastID(tx *Tx, table string, id int64) error
 	// In gives a condition that holds when column is one of the numbers in the parameter, e.g. In("uid", "$3").
 	In(column, param string) string
 	// Table gives a FROM item named alias with one row for each number in the parameter, in their order, as column v.

@@ -54,6 +54,7 @@ type fresh struct {
 
 	mu     sync.Mutex
 	octets int64 // committed since the last move
+	pins   int   // see Pin
 }
 
 func (f *fresh) attach(s *Store) {
@@ -238,10 +239,19 @@ func (f *fresh) ReadInto(ref blob.Ref, buf []byte) ([]byte, error) {
 	return f.read(ref, buf)
 }
 
-func (f *fresh) read(ref blob.Ref, buf []byte) ([]byte, error) {
+func (f *fresh) read(ref blob.Ref, buf []byte) (b []byte, err error) {
+	err = f.s.reads.with(context.Background(), func(q *reader) error {
+		b, err = readFresh(q, ref, buf)
+		return err
+	})
+	return b, err
+}
+
+// readFresh reads a content from the database.
+func readFresh(q *reader, ref blob.Ref, buf []byte) ([]byte, error) {
 	b := buf[:0]
 	found := false
-	err := f.s.reads.each(context.Background(), func(rows *sql.Rows) error {
+	err := q.each(func(rows *sql.Rows) error {
 		var raw sql.RawBytes
 		if err := rows.Scan(&raw); err != nil {
 			return err
@@ -263,6 +273,8 @@ func (f *fresh) read(ref blob.Ref, buf []byte) ([]byte, error) {
 // memory is an open content that is held in memory: it came from the database.
 type memory struct{ *bytes.Reader }
 
+func inMemory(b []byte) Blob { return memory{bytes.NewReader(b)} }
+
 // Close implements Blob.
 func (memory) Close() error { return nil }
 
@@ -275,7 +287,7 @@ func (f *fresh) Open(ref blob.Ref) (Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	return memory{bytes.NewReader(b)}, nil
+	return inMemory(b), nil
 }
 
 // Recover implements BlobStore: a crash of a node leaves nothing but numbers on the list of what may go.
@@ -303,6 +315,24 @@ func (s *Store) sameHome(ctx context.Context, segments bool) error {
 		return errHome
 	}
 	return nil
+}
+
+// Pin implements BlobStore: no object goes. Fresh octets need nothing: whoever sees their row in a snapshot sees them too.
+func (f *fresh) Pin() (release func()) {
+	f.pin(1)
+	return sync.OnceFunc(func() { f.pin(-1) })
+}
+
+func (f *fresh) pin(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pins += n
+}
+
+func (f *fresh) pinned() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pins > 0
 }
 
 // Writable implements BlobStore: whether the database has room shows when it is written.

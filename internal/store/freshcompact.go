@@ -95,14 +95,16 @@ func (f *fresh) rewrite(ctx context.Context, ix blob.Index, g blob.Segment, out 
 	}
 }
 
-// sweep puts objects that no row names on the list of those that may go, and removes those that stand there long enough.
+// sweep puts objects that no row names on the list of those that may go, and removes those that stand there long enough. While
+// something is pinned none goes: one that a snapshot names has been on the list for less than it takes, or is claimed after
+// the pin.
 func (f *fresh) sweep(ctx context.Context, out *blob.Compacted) error {
 	var old []blob.Segment
 	err := f.s.Write(ctx, func(tx *Tx) error {
 		old = nil
 		err := tx.exec(`INSERT INTO object_garbage (segment, since) SELECT segment, $1 FROM segment WHERE live <= 0
 			ON CONFLICT (segment) DO NOTHING`, tx.now.Unix())
-		if err != nil {
+		if err != nil || f.pinned() {
 			return err
 		}
 		// From here on no transaction can name them any more.

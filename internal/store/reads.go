@@ -44,6 +44,20 @@ func newReads(db *Database) *reads {
 //
 // Statements run to their end whatever becomes of ctx: each is short, and to watch a context costs a goroutine a statement.
 func (r *reads) with(ctx context.Context, fn func(q *reader) error) error {
+	c, err := r.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { r.idle <- c }()
+	err = fn(c)
+	if err != nil && c.unsound() || errors.Is(err, driver.ErrBadConn) {
+		c.discard() // the next call opens another
+	}
+	return err
+}
+
+// take lends out a connection, open; it comes back through idle.
+func (r *reads) take(ctx context.Context) (*reader, error) {
 	var c *reader
 	select {
 	case c = <-r.idle:
@@ -51,27 +65,27 @@ func (r *reads) with(ctx context.Context, fn func(q *reader) error) error {
 		select {
 		case c = <-r.idle:
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
-	defer func() { r.idle <- c }()
 	if c == nil {
-		return ErrClosed
+		r.idle <- nil
+		return nil, ErrClosed
 	}
 	c.ctx = context.WithoutCancel(ctx)
 	if c.conn == nil {
 		conn, err := r.db.Reader.Conn(c.ctx)
 		if err != nil {
-			return fmt.Errorf("store: connection for reading: %w", r.db.dbError(err))
+			r.idle <- c
+			return nil, fmt.Errorf("store: connection for reading: %w", r.db.dbError(err))
 		}
 		c.conn, c.stmts = conn, make(map[string]*sql.Stmt)
 	}
-	err := fn(c)
-	if err != nil && c.conn != nil && r.db.Dialect.State(c.conn) != ConnSound || errors.Is(err, driver.ErrBadConn) {
-		c.discard() // the next call opens another
-	}
-	return err
+	return c, nil
 }
+
+// unsound says that a failed statement left the connection good for nothing.
+func (c *reader) unsound() bool { return c.conn != nil && c.db.Dialect.State(c.conn) != ConnSound }
 
 // snapshot calls fn with a connection whose statements all see the same moment.
 func (r *reads) snapshot(ctx context.Context, fn func(q *reader) error) error {
@@ -79,17 +93,27 @@ func (r *reads) snapshot(ctx context.Context, fn func(q *reader) error) error {
 }
 
 func (c *reader) snapshot(fn func() error) (err error) {
-	if _, err := c.conn.ExecContext(c.ctx, c.db.Dialect.BeginRead()); err != nil {
+	if err := c.begin(c.db.Dialect.BeginRead()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.end()) }()
+	return fn()
+}
+
+func (c *reader) begin(statement string) error {
+	if _, err := c.conn.ExecContext(c.ctx, statement); err != nil {
 		return fmt.Errorf("store: begin reading: %w", c.db.dbError(err))
 	}
-	defer func() {
-		if _, e := c.conn.ExecContext(c.ctx, "ROLLBACK"); e != nil {
-			// A connection that stays in its snapshot would show old rows for ever.
-			err = errors.Join(err, fmt.Errorf("store: end reading: %w", c.db.dbError(e)))
-			c.discard()
-		}
-	}()
-	return fn()
+	return nil
+}
+
+// end ends a transaction. A connection that stays in its snapshot would show old rows for ever.
+func (c *reader) end() error {
+	if _, err := c.conn.ExecContext(c.ctx, "ROLLBACK"); err != nil {
+		c.discard()
+		return fmt.Errorf("store: end reading: %w", c.db.dbError(err))
+	}
+	return nil
 }
 
 func (c *reader) stmt(query string) (*sql.Stmt, error) {

@@ -24,6 +24,7 @@ type Options struct {
 	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
 	MaxMailboxes int   // mailboxes of one account, 10,000
 	Policy       Policy
+	Load         bool // open it to be loaded, and for nothing else: see Loader
 	// Purged is told of messages that are gone for good, after the commit and by the writer: it must not block. A crash may
 	// come between, so who keeps an index of messages must look for the gone ones now and then too.
 	Purged func(acct AccountID, ids []MessageID)
@@ -70,6 +71,7 @@ type Store struct {
 	policy    atomic.Pointer[Policy]
 	domains   *domains
 	loads     chan struct{} // bounds the mailboxes that are read into memory at the same time
+	snapshots *snapshots
 
 	maildropMu sync.Mutex
 	maildrops  map[AccountID]struct{}
@@ -100,8 +102,11 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	s.fresh.attach(s)
 	s.accounts = newAccounts(s, opts.MaxAccounts)
 	s.loads = make(chan struct{}, max(1, s.reads.n/2))
+	s.snapshots = newSnapshots(min(maxSnapshots, s.reads.n/2))
 	err := s.Read(ctx, func(q Querier) (err error) {
-		s.ids, err = loadIDs(q)
+		if err = s.refuseLoading(q); err == nil {
+			s.ids, err = loadIDs(q)
+		}
 		return err
 	})
 	if err == nil {
@@ -124,7 +129,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.fresh.stop()
-		err := errors.Join(s.closeSearch(), s.writer.close())
+		err := errors.Join(s.snapshots.close(), s.closeSearch(), s.writer.close())
 		s.notices.close()
 		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())
 	})

@@ -183,6 +183,7 @@ type Store struct {
 	failed    error // the first failed sync; Puts answer ErrFailed with it
 
 	compacting sync.Mutex // one Compact at a time
+	pins       pins
 }
 
 // Open opens the store in o.Dir and makes it if there is none. The caller must call Recover before the first Put.

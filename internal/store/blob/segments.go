@@ -229,8 +229,11 @@ func (c *fileCache) close() {
 }
 
 // remove deletes the file of a segment when nobody reads it any more. It need not be durable: a file that comes back
-// after a crash is named by no row, and Compact finds it.
+// after a crash is named by no row, and Compact finds it. What is pinned goes later.
 func (s *Store) remove(g Segment) {
+	if s.pins.keep(g) {
+		return
+	}
 	s.files.retire(g, func() {
 		if err := s.opt.FS.Remove(s.path(g)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.opt.Logger.Warn("blob: dead segment can't be removed", "segment", g.String(), "err", err)

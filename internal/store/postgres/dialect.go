@@ -20,6 +20,24 @@ func (dialect) Begin() string { return "BEGIN" }
 
 func (dialect) BeginRead() string { return "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" }
 
+// BeginSnapshot lifts the bound that the server sets to idle transactions, for this one alone.
+func (d dialect) BeginSnapshot() string {
+	return d.BeginRead() + "; SET LOCAL idle_in_transaction_session_timeout = 0"
+}
+
+func (dialect) LastID(q store.Querier, table string) (id int64, err error) {
+	err = q.QueryRow(`SELECT COALESCE(pg_sequence_last_value(pg_get_serial_sequence($1, 'id')::regclass), 0)`, table).Scan(&id)
+	return id, err
+}
+
+func (d dialect) RaiseLastID(tx *store.Tx, table string, id int64) error {
+	last, err := d.LastID(tx, table)
+	if err != nil || last >= id {
+		return err
+	}
+	return tx.QueryRow(`SELECT setval(pg_get_serial_sequence($1, 'id')::regclass, $2)`, table, id).Scan(&id)
+}
+
 func (dialect) In(column, param string) string { return column + " = ANY(" + param + "::bigint[])" }
 
 func (dialect) Table(alias, param string) string {

@@ -20,6 +20,25 @@ func (dialect) Begin() string { return "BEGIN IMMEDIATE" }
 
 func (dialect) BeginRead() string { return "BEGIN" }
 
+func (dialect) BeginSnapshot() string { return "BEGIN" }
+
+func (dialect) LastID(q store.Querier, table string) (id int64, err error) {
+	err = q.QueryRow(`SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = $1`, table).Scan(&id)
+	return id, err
+}
+
+func (d dialect) RaiseLastID(tx *store.Tx, table string, id int64) error {
+	last, err := d.LastID(tx, table)
+	if err != nil || last >= id {
+		return err
+	}
+	if _, err := tx.Exec(`DELETE FROM sqlite_sequence WHERE name = $1`, table); err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)`, table, id)
+	return err
+}
+
 func (dialect) In(column, param string) string {
 	return column + " IN (SELECT value FROM json_each(" + param + "))"
 }

@@ -120,6 +120,8 @@ func TestEveryOrderHasItsIndex(t *testing.T) {
 		`SELECT blob_id FROM blob WHERE hash_key = 1 AND hash = x'00'`,
 		`SELECT ref FROM thread_ref WHERE account_id = 1 AND ref IN (1, 2, 3)`,
 		`SELECT name FROM mailbox WHERE account_id = 1`,
+		`SELECT * FROM entry WHERE (mailbox_id, uid) > (1, 2) AND account_id = 1 ORDER BY mailbox_id, uid LIMIT 9`,
+		`SELECT * FROM entry WHERE (account_id, mailbox_id, uid) > (1, 1, 2) ORDER BY account_id, mailbox_id, uid LIMIT 9`,
 		`SELECT uidl FROM message WHERE account_id = 1 AND uidl IS NOT NULL`,
 		`SELECT m.message_id FROM (SELECT value AS v FROM json_each('[1]')) AS t, message AS m WHERE m.message_id = t.v AND m.account_id = 1`,
 	} {
