@@ -10,12 +10,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"waxwing/internal/porttest"
 )
 
 func TestMain(m *testing.M) {
@@ -62,21 +65,16 @@ func servers(ts *testscript.TestScript) map[string]*runningServer {
 
 var loopbackPort = regexp.MustCompile(`127\.0\.0\.1:1\d{4}`)
 
-// freePorts gives each listener a port that was free a moment ago.
+// freePorts gives each listener a port of its own.
 func freePorts(ts *testscript.TestScript, _ bool, args []string) {
 	file := ts.MkAbs(filepath.Join(args[0], "waxwing.toml"))
 	text, err := os.ReadFile(file)
 	ts.Check(err)
-	var held []net.Listener
 	out := loopbackPort.ReplaceAllStringFunc(string(text), func(string) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ports, err := porttest.Reserve(1)
 		ts.Check(err)
-		held = append(held, l)
-		return l.Addr().String()
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	})
-	for _, l := range held {
-		ts.Check(l.Close())
-	}
 	ts.Check(os.WriteFile(file, []byte(out), 0o600))
 }
 
@@ -112,8 +110,8 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 	case err := <-s.done:
 		s.done <- err
 		ts.Fatalf("the server ended: %v\n%s", err, strings.Join(s.log, "\n"))
-	case <-time.After(30 * time.Second):
-		ts.Fatalf("the server is not ready after 30 s")
+	case <-time.After(2 * time.Minute):
+		ts.Fatalf("the server is not ready after two minutes")
 	}
 	servers(ts)[dir] = s
 }
@@ -154,10 +152,10 @@ func smtpDialog(ts *testscript.TestScript, neg bool, args []string) {
 	if m == nil {
 		ts.Fatalf("no listener for smtp in %s", text)
 	}
-	conn, err := net.DialTimeout("tcp", m[1], 10*time.Second)
+	conn, err := net.Dial("tcp", m[1])
 	ts.Check(err)
 	defer conn.Close()
-	ts.Check(conn.SetDeadline(time.Now().Add(30 * time.Second)))
+	ts.Check(conn.SetDeadline(time.Now().Add(2 * time.Minute)))
 	replies := bufio.NewReader(conn)
 	last := readReply(ts, replies)
 	inData := false

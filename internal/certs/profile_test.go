@@ -82,7 +82,7 @@ func probe(cfg *tls.Config, hello []byte) (version, suite uint16, compression by
 		server.Close()
 	}()
 	defer func() { client.Close(); <-done }()
-	_ = client.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = client.SetDeadline(time.Now().Add(2 * time.Minute))
 	go func() { _, _ = client.Write(hello) }()
 	head := make([]byte, 5)
 	if _, err := io.ReadFull(client, head); err != nil || head[0] != 22 {
@@ -256,7 +256,7 @@ func handshake(t *testing.T, server, client *tls.Config) (tls.ConnectionState, e
 		done <- err
 	}()
 	conn := tls.Client(a, client)
-	_ = a.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = a.SetDeadline(time.Now().Add(2 * time.Minute))
 	_, err := conn.Read(make([]byte, 1))
 	state := conn.ConnectionState()
 	_ = a.Close()

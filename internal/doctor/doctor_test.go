@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	"waxwing/internal/control"
 	"waxwing/internal/control/controltest"
 	"waxwing/internal/dns/dnstest"
+	"waxwing/internal/porttest"
 	"waxwing/internal/store"
 )
 
@@ -157,7 +159,7 @@ func TestResolversAreAsked(t *testing.T) {
 	t.Parallel()
 	srv := dnstest.New(t, "")
 	s := subject(t)
-	s.Config.DNS.Timeout = config.Duration(200 * time.Millisecond)
+	s.Config.DNS.Timeout = config.Duration(time.Minute)
 	s.Config.DNS.Resolvers = []string{srv.Addr()}
 	only(t, runResolvers(t.Context(), s), OK, "answers in")
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -165,6 +167,7 @@ func TestResolversAreAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
+	s.Config.DNS.Timeout = config.Duration(200 * time.Millisecond)
 	s.Config.DNS.Resolvers = []string{silent.LocalAddr().String()}
 	only(t, runResolvers(t.Context(), s), Fail, "does not answer")
 }
@@ -185,7 +188,11 @@ func TestClockBehindWhatHappenedIsFound(t *testing.T) {
 
 func TestListenersAreConnectedToOrTriedToBind(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := porttest.Reserve(1) // stays free when nobody listens on it
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])))
 	if err != nil {
 		t.Fatal(err)
 	}

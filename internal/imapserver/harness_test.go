@@ -159,7 +159,7 @@ func serve(t testing.TB, st *store.Store, change ...func(*Options)) *rig {
 		})
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), peerPatience)
 		defer cancel()
 		if err := r.server.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -213,7 +213,8 @@ type peer struct {
 	tag  int
 }
 
-const peerPatience = 20 * time.Second
+// peerPatience is how long a peer waits for what must come, a whole conversation included.
+const peerPatience = 2 * time.Minute
 
 // dial connects: "plain", "tls" (implicit), or "login" (implicit TLS and logged in).
 func (r *rig) dial(how string) *peer {

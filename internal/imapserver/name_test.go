@@ -123,11 +123,11 @@ func TestListPatternsAgreeWithRegularExpressions(t *testing.T) {
 	})
 }
 
-// A pattern that made other servers try every way to match (CVE-2026-33607) takes time in proportion to its length.
+// A pattern that made other servers try every way to match (CVE-2026-33607) takes time in proportion to its length: with
+// every way, this test would not come to its end.
 func TestListPatternsTakeLinearTime(t *testing.T) {
 	t.Parallel()
 	name := strings.Repeat("a", 1000)
-	start := time.Now()
 	for range 1000 {
 		if matchList(strings.Repeat("*a", 2000)+"b", name) {
 			t.Fatal("matched")
@@ -135,9 +135,6 @@ func TestListPatternsTakeLinearTime(t *testing.T) {
 	}
 	if matchList(strings.Repeat("*a", 990)+"b", name) {
 		t.Fatal("matched")
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Fatalf("took %v", took)
 	}
 }
 

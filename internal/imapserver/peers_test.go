@@ -165,7 +165,7 @@ func TestPythonImaplib(t *testing.T) {
 		t.Fatal(err)
 	}
 	host, port, _ := strings.Cut(r.plain, ":")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, python, "-c", imaplibScript, host, port, ca, testLogin, testPassword).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "done\n") {

@@ -35,7 +35,7 @@ const (
 	testLogin    = "a@example.test"
 	testPassword = "correct horse  battery" // with two spaces: PASS takes all of it
 	testAccount  = store.AccountID(7)
-	patience     = 20 * time.Second
+	patience     = 2 * time.Minute // how long a peer waits for what must come, a whole conversation included
 )
 
 // accounts is a directory of one account.

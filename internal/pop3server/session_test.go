@@ -246,33 +246,28 @@ func TestSlowLoginIsCut(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Limits.TimeBefore = 300 * time.Millisecond })
 	p := r.dial("plain")
-	p.line()
-	start := time.Now()
-	for {
+	for { // to the end of the session, or that of the peer's patience
 		if _, err := io.WriteString(p.conn, "CAPA\r\n"); err != nil {
 			break
 		}
 		if _, err := p.r.ReadString('\n'); err != nil {
 			break
 		}
-		if time.Since(start) > patience/2 {
-			t.Fatal("still connected")
-		}
 	}
+	p.gone()
 }
 
 func TestIdleSessionIsClosedWithoutDeleting(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, func(o *Options) { o.Limits.Idle = 200 * time.Millisecond })
 	r.fill(letter(1))
-	p := r.dial("login")
-	p.ok("DELE 1")
-	if said := p.gone(); said != "" {
-		t.Errorf("autologout said %q", said)
+	p := r.dial("tls")
+	p.send("USER " + testLogin + "\r\nPASS " + testPassword + "\r\nDELE 1\r\n") // at once: the peer may be slower than Idle
+	if said := p.gone(); strings.Count(said, "+OK") != 4 || !strings.HasSuffix(said, "+OK Message 1 marked\r\n") {
+		t.Errorf("up to the autologout: %q", said)
 	}
-	p = r.dial("login")
-	if got := p.ok("STAT"); !strings.HasPrefix(got, "1 ") {
-		t.Errorf("STAT: %s", got)
+	if m, err := r.store.Mailbox(t.Context(), testAccount, "INBOX"); err != nil || m.Messages != 1 {
+		t.Errorf("%d messages, %v", m.Messages, err)
 	}
 }
 

@@ -213,7 +213,7 @@ func (r *rig) advance(d time.Duration) {
 // until waits for a condition; it is looked at whenever something changed.
 func (r *rig) until(what string, cond func() bool) {
 	r.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(2 * time.Minute)       // a busy machine takes its time
 	tick := time.NewTicker(5 * time.Millisecond) // commits that nobody is told of
 	defer tick.Stop()
 	for {

@@ -15,22 +15,15 @@ import (
 	"waxwing/internal/address"
 	"waxwing/internal/dns"
 	"waxwing/internal/dns/dnstest"
+	"waxwing/internal/porttest"
 	"waxwing/internal/queue"
 	"waxwing/internal/store"
 	"waxwing/internal/store/storetest"
 	"waxwing/internal/transport"
 )
 
-// freePort finds a port of 127.0.0.1 that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
+// patience is how long the tests wait for what must come: a busy machine takes its time.
+const patience = 3 * time.Minute
 
 // sink starts Postfix's smtp-sink, which appends all it gets to one file.
 func sink(t *testing.T, args ...string) (port int, file string) {
@@ -39,7 +32,11 @@ func sink(t *testing.T, args ...string) (port int, file string) {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatal("smtp-sink (of Postfix) is not installed: make deps installs it")
 	}
-	port = freePort(t)
+	ports, err := porttest.Reserve(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port = ports[0]
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil { // smtp-sink gives up root
 		t.Fatal(err)
@@ -62,7 +59,7 @@ func sink(t *testing.T, args ...string) (port int, file string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) { // polls until it listens
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) { // polls until it listens
 		c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = c.Close()
@@ -123,7 +120,7 @@ func TestAThousandMessagesReachARealServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) { // polls until the queue is empty
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) { // polls until the queue is empty
 		s, err := q.Stats(t.Context())
 		if err != nil {
 			t.Fatal(err)

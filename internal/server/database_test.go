@@ -98,9 +98,9 @@ func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	moved, err := state.Store.MoveContents(t.Context())
-	if err := errors.Join(err, state.Close()); err != nil || moved != 1 {
-		t.Fatalf("%d contents moved: %v", moved, err)
+	_, err = state.Store.MoveContents(t.Context()) // a slow machine may have moved it already
+	if err := errors.Join(err, state.Close()); err != nil {
+		t.Fatalf("move contents: %v", err)
 	}
 	if got := service.Keys(t, "mail"); len(got) != 1 || !strings.HasPrefix(got[0], "one/packs/") {
 		t.Errorf("objects %v", got)

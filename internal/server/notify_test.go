@@ -13,6 +13,9 @@ import (
 	"waxwing/internal/store"
 )
 
+// patience is how long a test waits for what must come: a busy machine takes its time.
+const patience = 2 * time.Minute
+
 // The watchdog of systemd is told that all is well only while the store's writer answers.
 func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
 	dir := t.TempDir()
@@ -41,11 +44,11 @@ func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
 		}
 		return string(buf[:k])
 	}
-	if got := told(10 * time.Second); got != "READY=1" {
+	if got := told(patience); got != "READY=1" {
 		t.Fatalf("first: %q", got)
 	}
 	for range 3 {
-		if got := told(10 * time.Second); got != "WATCHDOG=1" {
+		if got := told(patience); got != "WATCHDOG=1" {
 			t.Fatalf("told: %q", got)
 		}
 	}
@@ -65,21 +68,27 @@ func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
 	for told(time.Millisecond) != "" {
 		continue // what was sent before
 	}
-	if got := told(400 * time.Millisecond); got != "" {
-		t.Errorf("while the writer hangs: %q", got)
+	beats := 0
+	for got := told(time.Second); got != ""; got = told(time.Second) {
+		if beats++; beats > 1 { // one may have been on its way
+			t.Fatalf("while the writer hangs: %q", got)
+		}
 	}
 	close(release)
 	<-done
-	if got := told(10 * time.Second); got != "WATCHDOG=1" {
+	if got := told(patience); got != "WATCHDOG=1" {
 		t.Errorf("once it answers again: %q", got)
 	}
 	go func() { done <- n.stop() }()
-	last := ""
-	for got := told(10 * time.Second); got == "WATCHDOG=1" || got == "STOPPING=1"; got = told(time.Second) {
-		last = got
+	got := told(patience)
+	for got == "WATCHDOG=1" {
+		got = told(patience)
 	}
-	if err := <-done; err != nil || last != "STOPPING=1" {
-		t.Errorf("at the end: %q, %v", last, err)
+	if err := <-done; err != nil || got != "STOPPING=1" {
+		t.Errorf("at the end: %q, %v", got, err)
+	}
+	if got := told(time.Millisecond); got != "" {
+		t.Errorf("behind the end: %q", got)
 	}
 }
 

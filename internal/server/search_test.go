@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -37,7 +36,7 @@ func file(t *testing.T, st *store.Store, text string) {
 // indexed waits until as many messages are indexed since the start.
 func indexed(t *testing.T, state *State, n int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for state.search.Status().Indexed < n {
 		if ctx.Err() != nil {

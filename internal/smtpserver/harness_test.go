@@ -221,7 +221,7 @@ func serve(t testing.TB, opts Options, mode Mode) (srv *Server, addr string) {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l, mode) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -232,6 +232,9 @@ func serve(t testing.TB, opts Options, mode Mode) (srv *Server, addr string) {
 	})
 	return srv, l.Addr().String()
 }
+
+// patience is how long a peer waits for what must come, a whole conversation included.
+const patience = 2 * time.Minute
 
 // client is a plain peer for tests.
 type client struct {
@@ -247,7 +250,7 @@ func dial(t testing.TB, addr string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &client{t: t, nc: nc}

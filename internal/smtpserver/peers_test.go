@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-sasl"
 	gosmtp "github.com/emersion/go-smtp"
@@ -79,9 +78,9 @@ ctx = ssl.create_default_context()
 ctx.check_hostname = False
 ctx.verify_mode = ssl.CERT_NONE
 if how == "ssl":
-    s = smtplib.SMTP_SSL(host, port, timeout=20, context=ctx)
+    s = smtplib.SMTP_SSL(host, port, timeout=120, context=ctx)
 else:
-    s = smtplib.SMTP(host, port, timeout=20)
+    s = smtplib.SMTP(host, port, timeout=120)
     s.ehlo("client.test")
     assert not s.has_extn("auth"), "AUTH before TLS"
     s.starttls(context=ctx)
@@ -115,7 +114,7 @@ func TestPythonSMTPLib(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.CommandContext(t.Context(), python, "-c", pythonScript, host, port, how)
-			cmd.WaitDelay = time.Second
+			cmd.WaitDelay = patience
 			out, err := cmd.CombinedOutput()
 			if err != nil || !bytes.Contains(out, []byte("221")) {
 				t.Fatalf("%v: %s", err, out)

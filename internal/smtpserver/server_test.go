@@ -126,7 +126,7 @@ func TestShutdownDoesNotWaitForHandshakes(t *testing.T) {
 	srv, addr := serve(t, opts, Submissions)
 	c := dial(t, addr)
 	<-begun
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		t.Error(err)
@@ -198,7 +198,7 @@ func TestACommandIsCancelledWhenThePeerLeaves(t *testing.T) {
 	c.do("MAIL FROM:<>", "250")
 	c.send("RCPT TO:<slow@two.test>\r\n")
 	c.nc.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil { // returns when the session has ended
 		t.Errorf("the command went on without its peer: %v", err)
@@ -222,7 +222,7 @@ func TestAPeerThatLeavesInsideAMessageLeavesNothing(t *testing.T) {
 		}
 		c.nc.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		t.Error(err)

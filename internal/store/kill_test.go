@@ -82,7 +82,7 @@ func killRounds(t *testing.T, o *ordeal.Ordeal, rounds int) {
 // runAndKill starts the child, waits until it has answered some operations, and kills it.
 func runAndKill(t *testing.T, dir string, seed uint64, operations int) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledProcessLosesNothing$", "-test.timeout=2m")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKilledProcessLosesNothing$", "-test.timeout=5m")
 	cmd.Env = append(os.Environ(), killDirVariable+"="+dir, fmt.Sprintf("%s=%d", ordeal.SeedVariable, seed))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

@@ -9,24 +9,28 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"waxwing/internal/dns"
+	"waxwing/internal/wire"
 )
 
 // server is a scripted SMTP server: it answers each command by its verb, from answers where there is one.
 type server struct {
 	l       net.Listener
 	ehlo    []string          // keywords
-	answers map[string]string // by "VERB" or "VERB arg-prefix": a reply, "close" to hang up, "hang" to stay silent
+	answers map[string]string // by "VERB" or "VERB arg-prefix": a reply, "close" to hang up, "wait" to stay silent, "hang" to do so till the client gives up
 	greet   string
 	tls     *tls.Config
 	first   *tls.Config // TLS before the greeting
@@ -40,6 +44,8 @@ type server struct {
 	mail  []string // every body taken
 	count int      // connections
 	stop  chan struct{}
+	hung  chan struct{} // closed when it hangs
+	once  sync.Once
 }
 
 func newServer(t testing.TB, change func(*server)) *server {
@@ -49,7 +55,7 @@ func newServer(t testing.TB, change func(*server)) *server {
 		t.Fatal(err)
 	}
 	s := &server{
-		l: l, greet: "220 mx.test ESMTP", answers: map[string]string{}, conns: map[net.Conn]bool{}, stop: make(chan struct{}),
+		l: l, greet: "220 mx.test ESMTP", answers: map[string]string{}, conns: map[net.Conn]bool{}, stop: make(chan struct{}), hung: make(chan struct{}),
 		ehlo: []string{"PIPELINING", "8BITMIME", "SIZE 10000000", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"},
 	}
 	if change != nil {
@@ -119,7 +125,7 @@ func (s *server) script(line string) string {
 
 func (s *server) serve(c net.Conn) {
 	if s.greet == "hang" {
-		<-s.stop
+		s.hang()
 		return
 	}
 	say := func(text string) {
@@ -145,6 +151,9 @@ func (s *server) serve(c net.Conn) {
 		case "close":
 			return
 		case "hang":
+			s.hang()
+			return
+		case "wait":
 			<-s.stop
 			return
 		}
@@ -228,6 +237,73 @@ func (s *server) serve(c net.Conn) {
 	}
 }
 
+// hang stays silent until the test ends; an impatient client gives up.
+func (s *server) hang() {
+	s.once.Do(func() { close(s.hung) })
+	<-s.stop
+}
+
+// impatient is a client's end whose time for reading is over as soon as the server hangs: so a test of silence neither
+// waits nor takes a slow answer for none.
+type impatient struct {
+	net.Conn
+	hung   <-chan struct{}
+	closed chan struct{}
+	once   sync.Once
+	mu     sync.Mutex // between the end of the time and a new deadline
+	over   bool
+}
+
+func newImpatient(nc net.Conn, hung <-chan struct{}) *impatient {
+	c := &impatient{Conn: nc, hung: hung, closed: make(chan struct{})}
+	go func() {
+		select {
+		case <-c.hung:
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.over = true
+			_ = c.Conn.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed connection
+		case <-c.closed:
+		}
+	}()
+	return c
+}
+
+// Read still takes what came before the end.
+func (c *impatient) Read(p []byte) (n int, err error) {
+	n, err = c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	raw, err := c.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if cerr := raw.Control(func(fd uintptr) { n, err = syscall.Read(int(fd), p) }); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil || n <= 0 { // nothing is there
+		return 0, wire.ErrTooSlow // a deadline that fired too soon would be waited for again
+	}
+	return n, nil
+}
+
+func (c *impatient) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		t = time.Unix(1, 0)
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *impatient) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
 // end answers a body.
 func (s *server) end(body string, say func(string)) bool {
 	answer := s.answers["."]
@@ -235,7 +311,7 @@ func (s *server) end(body string, say func(string)) bool {
 	case "close":
 		return false
 	case "hang":
-		<-s.stop
+		s.hang()
 		return false
 	case "":
 		answer = "250 2.0.0 queued as ABC"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const short = 150 * time.Millisecond
+// patience bounds every wait of a transport that is tested. No test waits for its end: see impatient.
+const patience = 2 * time.Minute
 
 // rig makes a transport that reaches the servers under their names.
 func rig(t *testing.T, servers map[string]*server, change func(*Options)) *Transport {
@@ -29,11 +31,21 @@ func rig(t *testing.T, servers map[string]*server, change func(*Options)) *Trans
 		Hosts:    map[string][]netip.AddrPort{},
 		Shuffle:  func(int, func(int, int)) {},
 		Timeouts: Timeouts{
-			Connect: 2 * time.Second, Greeting: short, Command: short, DataInit: short, DataBlock: short, DataEnd: short, Quit: short, TLS: 2 * time.Second,
+			Connect: patience, Greeting: patience, Command: patience, DataInit: patience, DataBlock: patience, DataEnd: patience,
+			Quit: patience, TLS: patience,
 		},
 	}
+	hung := map[string]<-chan struct{}{}
 	for name, s := range servers {
 		o.Hosts[name] = []netip.AddrPort{s.addr()}
+		hung[s.addr().String()] = s.hung
+	}
+	o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+		if err != nil || hung[addr] == nil {
+			return nc, err
+		}
+		return newImpatient(nc, hung[addr]), nil
 	}
 	if change != nil {
 		change(&o)
@@ -490,7 +502,7 @@ func TestSize(t *testing.T) {
 func TestLargeMailGoesInChunks(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(s *server) { s.ehlo = []string{"CHUNKING"} })
-	tr := rig(t, map[string]*server{"b.test": s}, func(o *Options) { o.Timeouts.DataBlock, o.Timeouts.DataEnd = 5*time.Second, 5*time.Second })
+	tr := rig(t, map[string]*server{"b.test": s}, nil)
 	m := mail("x@b.test")
 	body := simple + strings.Repeat(".0123456789abcdef\r\n", 600_000)
 	m.Content = text(body)
@@ -506,7 +518,7 @@ func TestLargeMailGoesInChunks(t *testing.T) {
 func TestEarlyRefusalIsHeard(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(s *server) { s.ehlo = []string{"CHUNKING"}; s.answers["."] = "552 5.3.4 too big" })
-	tr := rig(t, map[string]*server{"b.test": s}, func(o *Options) { o.Timeouts.DataBlock, o.Timeouts.DataEnd = 5*time.Second, 5*time.Second })
+	tr := rig(t, map[string]*server{"b.test": s}, nil)
 	m := mail("x@b.test")
 	m.Content = text(strings.Repeat("0123456789abcdef\r\n", 600_000))
 	if got := brief(deliver(t, tr, "b.test", m)); got != "failed 552 5.3.4 end of data" {
@@ -554,8 +566,8 @@ func TestBareNewlinesAreNeverSent(t *testing.T) {
 
 func TestCancelEndsTheAttempt(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, func(s *server) { s.answers["MAIL"] = "hang" })
-	tr := rig(t, map[string]*server{"b.test": s}, func(o *Options) { o.Timeouts.Command = time.Minute })
+	s := newServer(t, func(s *server) { s.answers["MAIL"] = "wait" })
+	tr := rig(t, map[string]*server{"b.test": s}, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	l := tr.Link("b.test")
 	done := make(chan []Result)

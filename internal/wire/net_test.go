@@ -200,7 +200,7 @@ func TestStartTLSDiscardsPlaintext(t *testing.T) {
 			return c.Flush()
 		}()
 	}()
-	c := New(server, Limits{Idle: 10 * time.Second})
+	c := New(server, Limits{})
 	if line, err := c.ReadLine(); err != nil || string(line) != "STARTTLS" {
 		t.Fatalf("%q, %v", line, err)
 	}

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
+
+	"waxwing/internal/porttest"
 )
 
 // ClassicOptions says what a Postfix and Dovecot pair is for.
@@ -28,7 +29,7 @@ func Classic(ctx context.Context, dir string, o ClassicOptions) (*Server, error)
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("postfix and dovecot need root to start")
 	}
-	ports, err := FreePorts(7)
+	ports, err := porttest.Reserve(7)
 	if err != nil {
 		return nil, err
 	}
@@ -237,8 +238,6 @@ func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string,
 		}
 		return all
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
 	return WaitForPort(ctx, s.SMTP)
 }
 

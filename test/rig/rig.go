@@ -101,26 +101,6 @@ func descendants(pid int) []int {
 	return all
 }
 
-// FreePorts asks the kernel for loopback ports that nobody holds.
-func FreePorts(n int) ([]int, error) {
-	var ports []int
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			l.Close()
-		}
-	}()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
-}
-
 // Loopback writes a port of 127.0.0.1 as an address.
 func Loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"waxwing/internal/porttest"
 )
 
 // WaxwingOptions says what a Waxwing is for.
@@ -99,7 +101,7 @@ func (n *Node) configure(dir string) error {
 		return err
 	}
 	toml := string(b)
-	ports, err := FreePorts(8)
+	ports, err := porttest.Reserve(8)
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"waxwing/test/rig"
 )
@@ -46,7 +45,7 @@ func (c client) file(name, format string, args ...any) string {
 // run runs a program and fails the test when it does not end well.
 func (c client) run(stdin, name string, args ...string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = c.home
@@ -63,7 +62,7 @@ func (c client) run(stdin, name string, args ...string) string {
 func (c client) arrives(token string) {
 	c.t.Helper()
 	session, _ := mailbox(c.t, c.n, ada, "INBOX")
-	waitFor(c.t, "mail with the subject "+token, 20*time.Second, func() bool {
+	waitFor(c.t, "mail with the subject "+token, func() bool {
 		if err := session.Noop().Wait(); err != nil {
 			c.t.Fatal(err)
 		}

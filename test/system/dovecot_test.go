@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"waxwing/test/rig"
 )
@@ -17,7 +16,7 @@ import (
 // TestIMAPAnswersAsDovecotDoes plays the scripts of testdata/imap against Debian's Dovecot and the built server, and
 // compares what both answer. Where they differ the script says so, with the reason: see testdata/imap/README.md.
 func TestIMAPAnswersAsDovecotDoes(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	classic, err := rig.Classic(ctx, publicTempDir(t), rig.ClassicOptions{Domain: domain, Accounts: []rig.Account{ada, bob}})
 	if err != nil {

@@ -47,7 +47,7 @@ func TestIMAPOnAFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "APPEND is taken again", 20*time.Second, func() bool {
+	waitFor(t, "APPEND is taken again", func() bool {
 		out, err := c.do("APPEND INBOX " + message(1<<20))
 		return err == nil && strings.HasPrefix(out[len(out)-1], "OK [APPENDUID")
 	})
@@ -78,7 +78,7 @@ func TestALargeMessageIsNotHeld(t *testing.T) {
 	}
 	block := []byte(strings.Repeat(line, 1000))
 	for sent := 0; sent < lines; sent += 1000 {
-		if err := c.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := c.Write(block[:len(line)*min(1000, lines-sent)]); err != nil {
@@ -101,7 +101,7 @@ func TestALargeMessageIsNotHeld(t *testing.T) {
 		}
 		got := 0
 		for {
-			if err := c.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
+			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			part, err := c.r.ReadSlice('\n')

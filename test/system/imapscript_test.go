@@ -42,14 +42,11 @@ func dialScript(t testing.TB, address, caFile string, a rig.Account) *scriptConn
 	return c
 }
 
-// scriptTimeout is how long a server may take for a line.
-const scriptTimeout = 20 * time.Second
-
 // response reads one response with its literals, without the last CRLF.
 func (c *scriptConn) response() (string, error) {
 	var b strings.Builder
 	for {
-		if err := c.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			return "", err
 		}
 		line, err := c.r.ReadString('\n')
@@ -89,7 +86,7 @@ func (c *scriptConn) do(command string) ([]string, error) {
 	for {
 		var next []byte
 		pending, next = cutLiteral(pending)
-		if err := c.SetDeadline(time.Now().Add(scriptTimeout)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			return out, err
 		}
 		if _, err := c.Write(pending); err != nil {

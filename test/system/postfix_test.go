@@ -5,8 +5,8 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
+	"waxwing/internal/porttest"
 	"waxwing/test/rig"
 )
 
@@ -15,7 +15,7 @@ var carol = rig.Account{Address: "carol@classic.example", Password: "a classic p
 // classic starts Postfix and Dovecot with carol; Postfix sends everything else to relay.
 func classic(t *testing.T, relay string, extra ...string) *rig.Server {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := rig.Classic(ctx, publicTempDir(t), rig.ClassicOptions{
 		Domain: "classic.example", Accounts: []rig.Account{carol}, Relay: relay, Extra: extra,
@@ -33,7 +33,7 @@ func classic(t *testing.T, relay string, extra ...string) *rig.Server {
 
 // TestPostfixAndWaxwingExchangeMail sends a letter each way between the two servers, over STARTTLS, and a reply.
 func TestPostfixAndWaxwingExchangeMail(t *testing.T) {
-	ports, err := rig.FreePorts(1)
+	ports, err := porttest.Reserve(1)
 	if err != nil {
 		t.Fatal(err)
 	}

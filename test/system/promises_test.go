@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/sys/unix"
@@ -151,7 +150,7 @@ func TestPromise5FullDiskMeansTryLater(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "mail is taken again", 20*time.Second, func() bool {
+	waitFor(t, "mail is taken again", func() bool {
 		code, _ := trySend(t, n.SMTP, "sender@far.test", ada.Address, letter("sender@far.test", ada.Address, "after"))
 		return code == 250
 	})
@@ -246,7 +245,7 @@ func TestPromise5NoFileDescriptors(t *testing.T) {
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "mail is taken again", 20*time.Second, func() bool {
+	waitFor(t, "mail is taken again", func() bool {
 		code, _ := trySend(t, n.SMTP, "sender@far.test", ada.Address, letter("sender@far.test", ada.Address, "after"))
 		return code == 250
 	})

@@ -37,7 +37,7 @@ func TestServiceNotifiesSystemd(t *testing.T) {
 		t.Helper()
 		b := make([]byte, 4096)
 		var all []string
-		socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+		socket.SetReadDeadline(time.Now().Add(patience))
 		for {
 			k, err := socket.Read(b)
 			if err != nil {
@@ -121,7 +121,7 @@ func TestFault33TermUnderLoadLosesNothing(t *testing.T) {
 	for range cap(done) {
 		go func() { done <- deliverWork(ctx, t, n, j) }()
 	}
-	waitFor(t, "the load runs", 20*time.Second, func() bool {
+	waitFor(t, "the load runs", func() bool {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		return len(j.delivered) > 50
@@ -159,7 +159,7 @@ func politeEnd(err error) bool {
 // TestTwoServersOnOneDirectoryAreRefused protects the store from a second writer.
 func TestTwoServersOnOneDirectoryAreRefused(t *testing.T) {
 	n := node(t, rig.WaxwingOptions{})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := n.Command(ctx, nil, "serve", "--dir", n.Dir); err == nil || ctx.Err() != nil {
 		t.Errorf("the second server ran: %v", err)

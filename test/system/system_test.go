@@ -25,6 +25,10 @@ import (
 
 const domain = "example.test"
 
+// patience is how long a test waits for what must come. It says nothing of how long things take: the machine may be busy
+// with much else.
+const patience = 2 * time.Minute
+
 var (
 	ada = rig.Account{Address: "ada@example.test", Password: "correct horse 7 battery"}
 	bob = rig.Account{Address: "bob@example.test", Password: "another phrase 9 entirely"}
@@ -54,7 +58,7 @@ func TestMain(m *testing.M) {
 // node starts a server with ada and bob; edit may change its waxwing.toml.
 func node(t *testing.T, o rig.WaxwingOptions) *rig.Node {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	o.Binary, o.Domain = binary, domain
 	if o.Accounts == nil {
@@ -145,7 +149,7 @@ func mailbox(t *testing.T, n *rig.Node, a rig.Account, name string) (*imapclient
 		t.Fatal(err)
 	}
 	// The client's reader notes what is selected only after it has woken who waits for the answer.
-	waitFor(t, "the client to know "+name, 10*time.Second, func() bool { return c.Mailbox() != nil })
+	waitFor(t, "the client to know "+name, func() bool { return c.Mailbox() != nil })
 	return c, data
 }
 
@@ -176,13 +180,13 @@ type fetched struct {
 	body  []byte
 }
 
-// waitFor polls a condition that another process makes true; it fails the test after the time given.
-func waitFor(t *testing.T, what string, limit time.Duration, ok func() bool) {
+// waitFor polls a condition that another process makes true.
+func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, limit)
+			t.Fatalf("%s: not within %s", what, patience)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -192,7 +196,7 @@ func waitFor(t *testing.T, what string, limit time.Duration, ok func() bool) {
 func waitForMail(t *testing.T, n *rig.Node, a rig.Account, name string, count int) []fetched {
 	t.Helper()
 	c, _ := mailbox(t, n, a, name)
-	waitFor(t, fmt.Sprintf("%d messages in %s", count, name), 30*time.Second, func() bool {
+	waitFor(t, fmt.Sprintf("%d messages in %s", count, name), func() bool {
 		if err := c.Noop().Wait(); err != nil {
 			t.Fatal(err)
 		}

@@ -33,6 +33,7 @@ type Fault struct {
 	NoTCP    bool          // over TCP: close without an answer
 	Huge     int           // so many octets of extra records
 	Delay    time.Duration // before the answer
+	Hold     chan struct{} // the answer waits until it is closed
 	Forge    bool          // over UDP: first a packet with another id, one with another question, and garbage
 	Garbage  bool          // octets that are no DNS message, under the right id
 	NoEDNS   bool          // FORMERR to queries with EDNS

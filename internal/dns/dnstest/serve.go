@@ -27,6 +27,13 @@ func (s *Server) serve(w mdns.ResponseWriter, query *mdns.Msg) {
 			return
 		}
 	}
+	if f.Hold != nil {
+		select {
+		case <-f.Hold:
+		case <-s.stop:
+			return
+		}
+	}
 	if f.Drop {
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"waxwing/internal/porttest"
 	"waxwing/internal/store/objects"
 )
 
@@ -31,11 +33,8 @@ const (
 	secretKey = "not-a-secret-at-all"
 )
 
-// startTime bounds how long the service may take to start, and tries how many ports are tried.
-const (
-	startTime = time.Minute
-	tries     = 5
-)
+// startTime bounds how long the service may take to start.
+const startTime = 2 * time.Minute
 
 // Service is a running service.
 type Service struct {
@@ -57,12 +56,10 @@ func Start() (*Service, error) {
 		return nil, err
 	}
 	s := &Service{dir: dir}
-	for range tries { // another may take the port between the look and the start
-		if err = s.run(bin); err == nil {
-			return s, nil
-		}
+	if err := s.run(bin); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return nil, errors.Join(err, os.RemoveAll(dir))
+	return s, nil
 }
 
 // binary finds versitygw where make deps puts it.
@@ -84,19 +81,12 @@ func binary() (string, error) {
 	return "", errors.New("s3test: versitygw is not there: run make deps")
 }
 
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
 func (s *Service) run(bin string) error {
-	addr, err := freePort()
+	ports, err := porttest.Reserve(1)
 	if err != nil {
 		return err
 	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 	s.Address = addr
 	data := filepath.Join(s.dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
