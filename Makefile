@@ -22,15 +22,18 @@ deps: s3-deps ## what the tests need: real mail software from Debian, and a serv
 s3-deps:
 	@test -x $(TOOLS)/versitygw || GOBIN=$(TOOLS) $(GO) install github.com/versity/versitygw/cmd/versitygw@$(S3_VERSION)
 
+# Ends a test that hangs; how long a test takes on a busy machine is no matter.
+TIMEOUT := -timeout 40m
+
 test: deps build ## everything but the soak
-	$(GO) test ./...
+	$(GO) test $(TIMEOUT) ./...
 	$(MAKE) test-race
 
 # The race detector needs cgo and costs five times the work: it runs where goroutines meet.
 RACE_PACKAGES := ./internal/wire ./internal/store/... ./internal/smtpserver ./internal/imapserver ./internal/pop3server \
 	./internal/queue ./internal/auth ./internal/directory ./internal/dns/... ./internal/intake
 test-race:
-	CGO_ENABLED=1 $(GO) test -race -short $(RACE_PACKAGES)
+	CGO_ENABLED=1 $(GO) test $(TIMEOUT) -race -short $(RACE_PACKAGES)
 
 bench: deps build ## side by side with Postfix and Dovecot on this machine; prints ratios
 	$(GO) run ./bench

@@ -42,6 +42,10 @@ if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
 	echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.conf
 fi
 echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
-apt-get update -qq
+# Another apt may be at work, a mirror may stumble, and files that were put there ahead stay as they are.
+apt() {
+	apt-get -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 -o Dpkg::Options::=--force-confold "$@"
+}
+apt update -qq
 # shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+apt install -y -qq --no-install-recommends $missing >/dev/null

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,15 +48,15 @@ func Classic(ctx context.Context, dir string, o ClassicOptions) (*Server, error)
 	}
 	s.CAFile = cert
 	if err := startDovecot(ctx, s, ports, cert, key, o); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.Stop())
 	}
 	if err := startPostfix(ctx, s, ports, cert, key, o); err != nil {
-		_ = s.Stop()
-		return nil, err
+		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
+// startDovecot starts a Dovecot of its own below the directory of s.
 func startDovecot(ctx context.Context, s *Server, ports []int, cert, key string, o ClassicOptions) error {
 	home := filepath.Join(s.Dir, "dovecot")
 	mail := filepath.Join(home, "mail")
@@ -72,7 +73,23 @@ func startDovecot(ctx context.Context, s *Server, ports []int, cert, key string,
 	if err := chownTo(mail, "mail"); err != nil {
 		return err
 	}
-	conf := fmt.Sprintf(`
+	conf := fmt.Sprintf(dovecotConf, home, cert, key, ports[2], ports[3], ports[4], ports[5])
+	file := filepath.Join(home, "dovecot.conf")
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		return err
+	}
+	cmd, stop, err := process(home, "dovecot", "-F", "-c", file)
+	if err != nil {
+		return err
+	}
+	s.stop = append(s.stop, stop)
+	dovecot := cmd.Process.Pid
+	s.pids = func() []int { return descendants(dovecot) }
+	return WaitForPort(ctx, s.IMAPS)
+}
+
+// dovecotConf is Dovecot's whole configuration: directory, certificate, key, and the ports of IMAP, IMAPS, POP3 and POP3S.
+const dovecotConf = `
 base_dir = %[1]s/run
 state_dir = %[1]s/state
 log_path = %[1]s/dovecot.log
@@ -138,21 +155,9 @@ service stats {
     mode = 0666
   }
 }
-`, home, cert, key, ports[2], ports[3], ports[4], ports[5])
-	file := filepath.Join(home, "dovecot.conf")
-	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		return err
-	}
-	cmd, stop, err := process(home, "dovecot", "-F", "-c", file)
-	if err != nil {
-		return err
-	}
-	s.stop = append(s.stop, stop)
-	dovecot := cmd.Process.Pid
-	s.pids = func() []int { return descendants(dovecot) }
-	return WaitForPort(ctx, s.IMAPS)
-}
+`
 
+// startPostfix starts a Postfix instance of its own below the directory of s.
 func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string, o ClassicOptions) error {
 	home := filepath.Join(s.Dir, "postfix")
 	queue, data := filepath.Join(home, "queue"), filepath.Join(home, "data")
@@ -164,59 +169,21 @@ func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string,
 	if err := chownTo(data, "postfix"); err != nil {
 		return err
 	}
-	if _, err := os.Stat("/etc/postfix/main.cf"); err != nil {
-		// Postfix's tools insist on a default instance's file, even when told of another.
-		if err := os.WriteFile("/etc/postfix/main.cf", []byte("compatibility_level = 3.6\n"), 0o644); err != nil {
-			return err
-		}
+	if err := defaultInstance(); err != nil {
+		return err
 	}
 	var boxes strings.Builder
 	for _, a := range o.Accounts {
 		fmt.Fprintf(&boxes, "%s %s\n", a.Address, a.Address)
 	}
-	if err := os.WriteFile(filepath.Join(home, "boxes"), []byte(boxes.String()), 0o644); err != nil {
-		return err
-	}
-	main := []string{
-		"compatibility_level = 3.6",
-		"queue_directory = " + queue,
-		"data_directory = " + data,
-		"myhostname = classic.test",
-		"mydestination =",
-		"mynetworks = 127.0.0.0/32",
-		"inet_interfaces = 127.0.0.1",
-		"inet_protocols = ipv4",
-		"maillog_file = " + home + "/maillog",
-		"maillog_file_prefixes = " + home,
-		"virtual_mailbox_domains = " + o.Domain,
-		"virtual_mailbox_maps = texthash:" + home + "/boxes",
-		"virtual_transport = lmtp:unix:" + filepath.Join(s.Dir, "dovecot/lmtp"),
-		"smtpd_tls_cert_file = " + cert,
-		"smtpd_tls_key_file = " + key,
-		"smtpd_tls_security_level = may",
-		"smtpd_sasl_type = dovecot",
-		"smtpd_sasl_path = " + filepath.Join(s.Dir, "dovecot/auth"),
-		"smtpd_client_connection_count_limit = 0",
-		"smtpd_client_connection_rate_limit = 0",
-		"disable_dns_lookups = yes",
-		"smtp_dns_support_level = disabled",
-		"message_size_limit = 209715200",
-		"mailbox_size_limit = 0",
-		"virtual_mailbox_limit = 0",
-	}
-	if o.Relay != "" {
-		host, port, _ := strings.Cut(o.Relay, ":")
-		main = append(main, fmt.Sprintf("relayhost = [%s]:%s", host, port))
-	} else {
-		main = append(main, "defer_transports = smtp")
-	}
-	main = append(main, o.Extra...)
-	master := fmt.Sprintf(masterTable, ports[0], ports[1], ports[6])
-	if err := os.WriteFile(filepath.Join(home, "main.cf"), []byte(strings.Join(main, "\n")+"\n"), 0o644); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(home, "master.cf"), []byte(master), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"boxes":     boxes.String(),
+		"main.cf":   strings.Join(mainTable(s.Dir, cert, key, o), "\n") + "\n",
+		"master.cf": fmt.Sprintf(masterTable, ports[0], ports[1], ports[6]),
+	} {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
 	if out, err := exec.Command("postfix", "-c", home, "start").CombinedOutput(); err != nil {
 		return fmt.Errorf("postfix start: %w\n%s", err, out)
@@ -239,6 +206,60 @@ func startPostfix(ctx context.Context, s *Server, ports []int, cert, key string,
 		return all
 	}
 	return WaitForPort(ctx, s.SMTP)
+}
+
+// defaultInstance makes the main.cf of Postfix's default instance unless it is there: the tools insist on it, even when
+// told of another. It comes under its name whole, as several tests may want it at once.
+func defaultInstance() error {
+	const name = "/etc/postfix/main.cf"
+	if _, err := os.Stat(name); err == nil {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "main.cf.*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("compatibility_level = 3.6\n")
+	return errors.Join(err, f.Chmod(0o644), f.Close(), os.Rename(f.Name(), name))
+}
+
+// mainTable is Postfix's main.cf. Its durable defaults stay as they are.
+func mainTable(dir, cert, key string, o ClassicOptions) []string {
+	home := filepath.Join(dir, "postfix")
+	lines := []string{
+		"compatibility_level = 3.6",
+		"queue_directory = " + filepath.Join(home, "queue"),
+		"data_directory = " + filepath.Join(home, "data"),
+		"myhostname = classic.test",
+		"mydestination =",
+		"mynetworks = 127.0.0.0/32",
+		"inet_interfaces = 127.0.0.1",
+		"inet_protocols = ipv4",
+		"maillog_file = " + home + "/maillog",
+		"maillog_file_prefixes = " + home,
+		"virtual_mailbox_domains = " + o.Domain,
+		"virtual_mailbox_maps = texthash:" + home + "/boxes",
+		"virtual_transport = lmtp:unix:" + filepath.Join(dir, "dovecot/lmtp"),
+		"smtpd_tls_cert_file = " + cert,
+		"smtpd_tls_key_file = " + key,
+		"smtpd_tls_security_level = may",
+		"smtpd_sasl_type = dovecot",
+		"smtpd_sasl_path = " + filepath.Join(dir, "dovecot/auth"),
+		"smtpd_client_connection_count_limit = 0",
+		"smtpd_client_connection_rate_limit = 0",
+		"disable_dns_lookups = yes",
+		"smtp_dns_support_level = disabled",
+		"message_size_limit = 209715200",
+		"mailbox_size_limit = 0",
+		"virtual_mailbox_limit = 0",
+	}
+	if o.Relay != "" {
+		host, port, _ := strings.Cut(o.Relay, ":")
+		lines = append(lines, fmt.Sprintf("relayhost = [%s]:%s", host, port))
+	} else {
+		lines = append(lines, "defer_transports = smtp")
+	}
+	return append(lines, o.Extra...)
 }
 
 // masterTable is Debian's master.cf with nothing in a chroot and three listeners of our own.
