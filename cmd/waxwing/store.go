@@ -5,6 +5,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"waxwing/internal/config"
 	"waxwing/internal/control"
 	"waxwing/internal/server"
 	"waxwing/internal/store/keyring"
@@ -50,6 +51,10 @@ func (s *session) printKeys(keys control.Keys) error {
 		p.row("DATA KEY", "PURPOSE", "CREATED", "STATE", "BLOCKS AT MOST")
 		for _, x := range keys.Keys {
 			p.row(x.ID, x.Purpose, clock(x.Created), x.State, x.Blocks)
+		}
+		if keys.Left > 0 {
+			p.line("")
+			p.row("to be encrypted anew", "at most "+config.Size(keys.Left).Human(), "of "+config.Size(keys.Total).Human())
 		}
 	})
 }

@@ -25,6 +25,10 @@ type Keys struct {
 	Master string    `json:"master,omitempty"` // id of the master key
 	Backup time.Time `json:"backup,omitzero"`  // when a backup of the master key was last confirmed
 	Keys   []Key     `json:"keys"`
+	// Left are the octets of stored messages that may be under another key than the current one, or under none; of Total. Messages
+	// above 1 MiB in files of their own are not counted.
+	Left  int64 `json:"left"`
+	Total int64 `json:"total"`
 }
 
 // Key is one data key.
@@ -40,19 +44,32 @@ type Key struct {
 
 var errNoKeys = Errorf(Conflict, "messages are not encrypted: set [encryption] in waxwing.toml and run `waxwing store key create`")
 
-func shownKeys(info keyring.Info) Keys {
-	out := Keys{On: true, Source: info.Source.String(), Master: info.Master.String(), Backup: utc(info.Backup), Keys: []Key{}}
+// shownKeys describes the keys as they are now. Whatever was noted, a key is not retired while something may be under it: a node
+// that had not heard of a rotation yet may have sealed with it.
+func (s *Service) shownKeys(ctx context.Context) (Keys, error) {
+	info := s.keys.Info()
+	stale, err := s.store.Stale(ctx)
+	if err != nil {
+		return Keys{}, err
+	}
+	out := Keys{
+		On: true, Source: info.Source.String(), Master: info.Master.String(), Backup: utc(info.Backup), Keys: []Key{},
+		Left: stale.Octets, Total: stale.Total,
+	}
 	for _, k := range info.Keys {
+		if k.State == keyring.Retired && stale.Octets > 0 {
+			k.State = keyring.Leaving
+		}
 		out.Keys = append(out.Keys, Key{ID: k.ID.String(), Purpose: k.Purpose, Created: k.Created.UTC(), Blocks: k.Blocks, State: string(k.State)})
 	}
-	return out
+	return out, nil
 }
 
-func (s *Service) keyList(context.Context, Done) (Keys, error) {
+func (s *Service) keyList(ctx context.Context, _ Done) (Keys, error) {
 	if s.keys == nil {
 		return Keys{Keys: []Key{}}, nil
 	}
-	return shownKeys(s.keys.Info()), nil
+	return s.shownKeys(ctx)
 }
 
 // Rotate asks for a new data key.
@@ -75,7 +92,7 @@ func (s *Service) keyRotate(ctx context.Context, req Rotate) (Keys, error) {
 			return Keys{}, err
 		}
 	}
-	return shownKeys(s.keys.Info()), nil
+	return s.shownKeys(ctx)
 }
 
 // Rewrap asks for another master key.
@@ -115,7 +132,7 @@ func (s *Service) keyConfirm(ctx context.Context, req KeyBackup) (Keys, error) {
 		return Keys{}, fileError(err)
 	}
 	s.log.Info("backup of the master key confirmed", "actor", actor(ctx))
-	return shownKeys(s.keys.Info()), nil
+	return s.shownKeys(ctx)
 }
 
 // fileError gives an error about a file that the request named its kind.

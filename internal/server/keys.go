@@ -15,19 +15,33 @@ import (
 	"waxwing/internal/config"
 	"waxwing/internal/control"
 	"waxwing/internal/durable"
+	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
 	"waxwing/internal/store/keyring"
 )
 
-// dataKeysName is the file of data keys, in the data directory; its copy stands beside the packs.
+// dataKeysName is the file of data keys, in the data directory; its copy stands beside the packs. With PostgreSQL they stand
+// in the database, for all its nodes.
 const dataKeysName = "data-keys"
 
-// keyOptions are the options of the keys of a store.
-func keyOptions(cfg *config.Config, log *slog.Logger) keyring.Options {
-	return keyring.Options{
+// keyOptions are the options of the keys of a store: they stand in the database when it can be shared, in files with nil.
+func keyOptions(cfg *config.Config, db *store.Database, log *slog.Logger) keyring.Options {
+	o := keyring.Options{
 		Files:  [2]string{filepath.Join(cfg.DataDir, dataKeysName), filepath.Join(cfg.DataDir, packsName, dataKeysName)},
 		Source: KeySource(cfg), Logger: log,
 	}
+	if db != nil {
+		o.Home = store.NewKeyTable(db)
+	}
+	return o
+}
+
+// keysPlace names where the data keys of a store stand.
+func keysPlace(o keyring.Options) string {
+	if o.Home != nil {
+		return o.Home.String()
+	}
+	return o.Files[0]
 }
 
 // KeySource is where the configuration says that the master key comes from.
@@ -41,17 +55,22 @@ func KeySource(cfg *config.Config) keyring.Source {
 
 // openKeys opens the keys of the store; nil when messages are not encrypted. Without its master key a store with keys is
 // not opened at all: what can be read of it would look like loss.
-func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (*keyring.Ring, error) {
-	o := keyOptions(cfg, log)
+//
+// A database without contents gets its keys from the first node that opens it.
+func openKeys(ctx context.Context, cfg *config.Config, db *store.Database, log *slog.Logger) (*keyring.Ring, error) {
+	o := keyOptions(cfg, db, log)
 	if cfg.Encryption.Source == config.KeyNone {
-		if keyring.Exists(o) {
+		if keyring.Exists(ctx, o) {
 			return nil, control.Errorf(control.Invalid,
-				"open store: %s is there, so messages are encrypted, but waxwing.toml names no source of the master key: set [encryption]", o.Files[0])
+				"open store: %s is there, so messages are encrypted, but waxwing.toml names no source of the master key: set [encryption]", keysPlace(o))
 		}
 		return nil, nil
 	}
 	forbidCore()
 	ring, err := keyring.Open(ctx, o)
+	if errors.Is(err, keyring.ErrNoFile) && o.Home != nil {
+		ring, err = firstKeys(ctx, o, db, err)
+	}
 	if errors.Is(err, keyring.ErrNoFile) {
 		return nil, control.Errorf(control.Unavailable, "open store: %w. If this store was never encrypted, `waxwing store key create` begins with it", err)
 	}
@@ -59,6 +78,22 @@ func openKeys(ctx context.Context, cfg *config.Config, log *slog.Logger) (*keyri
 		return nil, control.Errorf(control.Unavailable, "open store: %w", err)
 	}
 	return ring, nil
+}
+
+// firstKeys makes the data keys of a database that holds no content. When there are contents, keys were lost: none is made.
+func firstKeys(ctx context.Context, o keyring.Options, db *store.Database, missing error) (*keyring.Ring, error) {
+	unused, err := store.NewKeyTable(db).Unused(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !unused {
+		return nil, missing
+	}
+	ring, err := keyring.Create(ctx, o, true)
+	if errors.Is(err, keyring.ErrExists) { // another node was first
+		return keyring.Open(ctx, o)
+	}
+	return ring, err
 }
 
 // forbidCore keeps keys out of core files. A limit of 1 also keeps the kernel from handing one to a program (core(5)).
@@ -81,7 +116,6 @@ func blobKeys(ring *keyring.Ring) blob.Keys {
 // CreateKeys makes the data keys of a store that has none and, for a source that is a file which isn't there, the master
 // key. fresh says that the store holds no mail yet. The store must be closed.
 func CreateKeys(ctx context.Context, cfg *config.Config, fresh bool) (info keyring.Info, err error) {
-	o := keyOptions(cfg, slog.New(slog.DiscardHandler))
 	if cfg.Encryption.Source == config.KeyNone {
 		return info, control.Errorf(control.Invalid, "create keys: set [encryption] in waxwing.toml first, e.g. source = \"file\" and file = \"keys/master.key\"")
 	}
@@ -93,8 +127,17 @@ func CreateKeys(ctx context.Context, cfg *config.Config, fresh bool) (info keyri
 		return info, control.Errorf(control.Unavailable, "create keys: %w", err)
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if keyring.Exists(o) {
-		return info, control.Errorf(control.Conflict, "create keys: %s is there already: nothing is overwritten", o.Files[0])
+	log := slog.New(slog.DiscardHandler)
+	var db *store.Database
+	if cfg.Store.Driver == config.Postgres {
+		if db, err = openDatabase(ctx, cfg, log); err != nil {
+			return info, err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
+	}
+	o := keyOptions(cfg, db, log)
+	if keyring.Exists(ctx, o) {
+		return info, control.Errorf(control.Conflict, "create keys: %s is there already: nothing is overwritten", keysPlace(o))
 	}
 	if cfg.Encryption.Source == config.KeyFile {
 		if err := createMaster(cfg.Encryption.File); err != nil {

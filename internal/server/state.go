@@ -82,13 +82,7 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("open store: %w", err)
 	}
-	if s.Keys, err = openKeys(ctx, cfg, log.With("part", "keys")); err != nil {
-		return s, err
-	}
-	if s.search, err = newSearch(cfg, log); err != nil {
-		return s, err
-	}
-	if s.Store, err = openStore(ctx, cfg, log, s.search, s.Keys); err != nil {
+	if err = s.openStore(ctx); err != nil {
 		return s, err
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
@@ -129,23 +123,39 @@ func newSearch(cfg *config.Config, log *slog.Logger) (*fts.Index, error) {
 	return idx, nil
 }
 
-func openStore(ctx context.Context, cfg *config.Config, log *slog.Logger, idx *fts.Index, ring *keyring.Ring) (*store.Store, error) {
-	log = log.With("part", "store")
-	db, err := openDatabase(ctx, cfg, log)
-	if err != nil {
-		return nil, err
+// openStore opens the database, the keys, which may stand in it, what holds the octets, and the store of them.
+func (s *State) openStore(ctx context.Context) (err error) {
+	log := s.log.With("part", "store")
+	if s.search, err = newSearch(s.cfg, s.log); err != nil {
+		return err
 	}
-	blobs, err := openBlobs(ctx, cfg, log, blobKeys(ring))
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
+	keysLog := s.log.With("part", "keys")
+	shared := s.cfg.Store.Driver == config.Postgres
+	if !shared { // before anything is touched
+		if s.Keys, err = openKeys(ctx, s.cfg, nil, keysLog); err != nil {
+			return err
+		}
 	}
-	s, err := store.Open(ctx, store.Options{
-		DB: db, Blobs: blobs, Search: idx, Purged: idx.Purged, Clock: time.Now, Logger: log,
+	db, err := openDatabase(ctx, s.cfg, log)
+	if err != nil {
+		return err
+	}
+	if shared {
+		if s.Keys, err = openKeys(ctx, s.cfg, db, keysLog); err != nil {
+			return errors.Join(err, db.Close())
+		}
+	}
+	blobs, err := openBlobs(ctx, s.cfg, log, blobKeys(s.Keys))
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	s.Store, err = store.Open(ctx, store.Options{
+		DB: db, Blobs: blobs, Search: s.search, Purged: s.search.Purged, Clock: time.Now, Logger: log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, blobs.Close(), db.Close())
+		return errors.Join(err, blobs.Close(), db.Close())
 	}
-	return s, nil
+	return nil
 }
 
 // Control is the service layer over this state; server is nil unless it runs in this process.

@@ -41,10 +41,11 @@ type settled struct {
 	sum     blob.ID
 	shard   uint32
 
-	put   bool     // there is a copy of our own: a record, which must be settled, or fresh
-	fresh []byte   // the octets, when they are to commit with their row
-	ref   blob.Ref // where put
-	kept  bool     // the row names ref, as far as the last run of the transaction knows
+	put   bool        // there is a copy of our own: a record, which must be settled, or fresh
+	fresh *blob.Boxed // the record, when it is to commit with its row
+	ref   blob.Ref    // where put
+	key   uint32      // that it is sealed with in an object of its own
+	kept  bool        // the row names ref, as far as the last run of the transaction knows
 }
 
 // errNoContent says that the row that a content was to share has gone meanwhile.
@@ -84,19 +85,21 @@ func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) 
 
 func (s *Store) putContent(ctx context.Context, t *settled) error {
 	if s.fresh.takes(t.content.Size()) {
-		b, err := s.fresh.hold(t.content)
+		b, err := s.fresh.box.Put(t.content, t.sum)
 		if err != nil {
-			return err
+			return blobError(err)
 		}
 		t.put, t.fresh = true, b
 		return nil
 	}
-	ref, err := s.blobs.Put(ctx, t.shard, t.content, t.sum)
-	if err != nil {
-		return blobError(err)
+	var err error
+	if s.fresh != nil {
+		t.ref, t.key, err = s.fresh.putLarge(ctx, t.content, t.sum)
+	} else {
+		t.ref, err = s.blobs.Put(ctx, t.shard, t.content, t.sum)
 	}
-	t.put, t.ref = true, ref
-	return nil
+	t.put = err == nil
+	return blobError(err)
 }
 
 // findContent looks for a committed row with this content.
@@ -235,7 +238,8 @@ func (tx *Tx) replaceBlob(t *settled, id int64, old blob.Ref, refs int64) error 
 // segmentDelta is what a transaction changes of a segment.
 type segmentDelta struct {
 	live, tail int64
-	died       bool // a record in it is named by no row any more
+	key        uint32 // that all of an object is sealed with
+	died       bool   // a record in it is named by no row any more
 }
 
 // segmentLives counts a record in, or out.
@@ -243,19 +247,24 @@ func (tx *Tx) segmentLives(ref blob.Ref, n int64) {
 	if ref.Segment == freshSegment {
 		return
 	}
-	if tx.segments == nil {
-		tx.segments = make(map[blob.Segment]*segmentDelta)
-	}
-	d := tx.segments[ref.Segment]
-	if d == nil {
-		d = &segmentDelta{}
-		tx.segments[ref.Segment] = d
-	}
+	d := tx.segmentDelta(ref.Segment)
 	d.live += n * ref.StoredLen
 	d.died = d.died || n < 0
 	if n > 0 {
 		d.tail = max(d.tail, ref.End())
 	}
+}
+
+func (tx *Tx) segmentDelta(g blob.Segment) *segmentDelta {
+	if tx.segments == nil {
+		tx.segments = make(map[blob.Segment]*segmentDelta)
+	}
+	d := tx.segments[g]
+	if d == nil {
+		d = &segmentDelta{}
+		tx.segments[g] = d
+	}
+	return d
 }
 
 func (tx *Tx) flushSegments() error {
@@ -264,10 +273,10 @@ func (tx *Tx) flushSegments() error {
 		if d.died {
 			since = tx.now.Unix()
 		}
-		err := tx.exec(`INSERT INTO segment (segment, tail, live, dead_since) VALUES ($1, $2, $3, $4) ON CONFLICT (segment) DO UPDATE SET
+		err := tx.exec(`INSERT INTO segment (segment, tail, live, dead_since, key_id) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (segment) DO UPDATE SET
 			tail = CASE WHEN excluded.tail > segment.tail THEN excluded.tail ELSE segment.tail END, live = segment.live + excluded.live,
 			dead_since = CASE WHEN segment.dead_since = 0 THEN excluded.dead_since ELSE segment.dead_since END`,
-			g, d.tail, d.live, since)
+			g, d.tail, d.live, since, d.key)
 		if err != nil {
 			return fmt.Errorf("store: segment %s: %w", g, err)
 		}

@@ -9,12 +9,17 @@ import (
 type Database struct {
 	Writer  *sql.DB // one connection, which the store's writer goroutine keeps
 	Reader  *sql.DB // a bounded pool, which sees committed rows only
+	Side    *sql.DB // for what must not wait for those: the table of data keys; nil where keys stand in files
 	Dialect Dialect
 }
 
 // Close closes both ends.
 func (db *Database) Close() error {
-	return errors.Join(db.Reader.Close(), db.Writer.Close())
+	err := errors.Join(db.Reader.Close(), db.Writer.Close())
+	if db.Side != nil {
+		err = errors.Join(err, db.Side.Close())
+	}
+	return err
 }
 
 // Dialect is what differs between SQL back-ends beyond their schema. All queries use $n placeholders and run on all.

@@ -17,17 +17,21 @@ import (
 // stay, and was seen there.
 type ObjectStore interface {
 	LargeFrom() int64 // contents longer than this get an object of their own
-	PutPack(ctx context.Context, g blob.Segment, list []blob.Content, ids []blob.ID) ([]blob.Ref, error)
-	PutLarge(ctx context.Context, g blob.Segment, c blob.Content, id blob.ID) (blob.Ref, error)
+	// PutPack and PutLarge tell the one key that all is sealed with, 0 for none or several.
+	PutPack(ctx context.Context, g blob.Segment, list []blob.Content, ids []blob.ID) ([]blob.Ref, uint32, error)
+	PutLarge(ctx context.Context, g blob.Segment, c blob.Content, id blob.ID) (blob.Ref, uint32, error)
 	ReadInto(ref blob.Ref, buf []byte) ([]byte, error)
 	Open(ref blob.Ref) (*blob.Reader, error)
 	Remove(ctx context.Context, g blob.Segment) error
+	Box() *blob.Box  // for contents that are not in an object yet
+	Keys() blob.Keys // nil: nothing is encrypted
 	Close() error
 }
 
 // Objects makes a BlobStore in which contents first stand in the database, committed by the transaction of the rows that name
-// them, and are moved to objects in the background. Large ones go to objects at once. So a node holds nothing that others lack.
-func Objects(o ObjectStore) BlobStore { return &fresh{objects: o} }
+// them, and are moved to objects in the background. Large ones go to objects at once. So a node holds nothing that others
+// lack. In the database they are records as in a segment: compressed, checked, encrypted, bound to their content and place.
+func Objects(o ObjectStore) BlobStore { return &fresh{objects: o, box: o.Box()} }
 
 // freshSegment is the segment of contents that stand in the database: table fresh_content, under the offset.
 const freshSegment blob.Segment = 0
@@ -44,6 +48,7 @@ const (
 type fresh struct {
 	s       *Store
 	objects ObjectStore
+	box     *blob.Box
 
 	wake   chan struct{} // there is enough for an object
 	ctx    context.Context
@@ -98,15 +103,6 @@ func (f *fresh) stop() {
 // takes says whether a content of this size commits with its row.
 func (f *fresh) takes(size int64) bool { return f != nil && size <= f.objects.LargeFrom() }
 
-// hold reads a content into memory.
-func (f *fresh) hold(c Content) ([]byte, error) {
-	b := make([]byte, c.Size())
-	if n, err := c.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("read content: %w", err)
-	}
-	return b, nil
-}
-
 // committed counts octets, and wakes the mover when there is enough for an object.
 func (f *fresh) committed(n int64) {
 	f.mu.Lock()
@@ -120,11 +116,6 @@ func (f *fresh) committed(n int64) {
 	}
 }
 
-// freshRef is the place of a content in the database.
-func freshRef(id, length int64, sum blob.ID) blob.Ref {
-	return blob.Ref{Segment: freshSegment, Offset: id, StoredLen: length, Len: length, Sum: hashKey(sum)}
-}
-
 // adopt makes the place of a content sure within the transaction that lets row id name it: fresh octets are written, an
 // object is taken off the list of those that may go. If it is not on the list any more it has gone.
 func (tx *Tx) adopt(t *settled, id int64) error {
@@ -133,18 +124,21 @@ func (tx *Tx) adopt(t *settled, id int64) error {
 		return nil
 	}
 	if t.fresh == nil {
+		tx.segmentDelta(t.ref.Segment).key = t.key
 		gone, err := affected(tx.Exec(`DELETE FROM object_garbage WHERE segment = $1 AND since >= 0`, t.ref.Segment))
 		if err == nil && gone == 0 {
 			t.put, err = false, errNoContent
 		}
 		return err
 	}
-	t.ref = freshRef(id, int64(len(t.fresh)), t.sum)
-	err := tx.exec(`INSERT INTO fresh_content (blob_id, data) VALUES ($1, $2) ON CONFLICT (blob_id) DO UPDATE SET data = excluded.data`, id, t.fresh)
+	ref, data := t.fresh.Place(id)
+	err := tx.exec(`INSERT INTO fresh_content (blob_id, data, key_id) VALUES ($1, $2, $3)
+		ON CONFLICT (blob_id) DO UPDATE SET data = excluded.data, key_id = excluded.key_id`, id, data, t.fresh.Key())
 	if err != nil {
 		return fmt.Errorf("content: %w", err)
 	}
-	n := int64(len(t.fresh))
+	t.ref = ref
+	n := int64(len(data))
 	tx.AfterCommit(func() { f.committed(n) })
 	return nil
 }
@@ -218,9 +212,15 @@ func (f *fresh) number(ctx context.Context, large bool) (blob.Segment, error) {
 
 // Put implements BlobStore, for contents that are too large for the database.
 func (f *fresh) Put(ctx context.Context, _ uint32, c blob.Content, sum blob.ID) (blob.Ref, error) {
+	ref, _, err := f.putLarge(ctx, c, sum)
+	return ref, err
+}
+
+// putLarge puts a content into an object of its own, and tells its key.
+func (f *fresh) putLarge(ctx context.Context, c blob.Content, sum blob.ID) (blob.Ref, uint32, error) {
 	g, err := f.number(ctx, true)
 	if err != nil {
-		return blob.Ref{}, err
+		return blob.Ref{}, 0, err
 	}
 	return f.objects.PutLarge(ctx, g, c, sum)
 }
@@ -241,15 +241,15 @@ func (f *fresh) ReadInto(ref blob.Ref, buf []byte) ([]byte, error) {
 
 func (f *fresh) read(ref blob.Ref, buf []byte) (b []byte, err error) {
 	err = f.s.reads.with(context.Background(), func(q *reader) error {
-		b, err = readFresh(q, ref, buf)
+		b, err = f.readWith(q, ref, buf)
 		return err
 	})
 	return b, err
 }
 
-// readFresh reads a content from the database.
-func readFresh(q *reader, ref blob.Ref, buf []byte) ([]byte, error) {
-	b := buf[:0]
+// readWith reads a content from the database over a connection.
+func (f *fresh) readWith(q *reader, ref blob.Ref, buf []byte) ([]byte, error) {
+	var b []byte
 	found := false
 	err := q.each(func(rows *sql.Rows) error {
 		var raw sql.RawBytes
@@ -264,10 +264,16 @@ func readFresh(q *reader, ref blob.Ref, buf []byte) ([]byte, error) {
 		return nil, fmt.Errorf("store: content %d: %w", ref.Offset, err)
 	case !found:
 		return nil, blob.ErrGone // moved, or deleted
-	case int64(len(b)) != ref.Len:
-		return nil, fmt.Errorf("store: content %d: %w: %d octets, not %d", ref.Offset, blob.ErrCorrupt, len(b), ref.Len)
 	}
-	return b, nil
+	return f.open(ref, b, buf)
+}
+
+// open makes the content of what stands in the database. Before migration 14 that was the octets as they are.
+func (f *fresh) open(ref blob.Ref, data, buf []byte) ([]byte, error) {
+	if ref.StoredLen == ref.Len && int64(len(data)) == ref.Len {
+		return data, nil
+	}
+	return f.box.Open(ref, data, buf)
 }
 
 // memory is an open content that is held in memory: it came from the database.
@@ -392,24 +398,30 @@ var errCargoFull = errors.New("store: enough for one object")
 func (f *fresh) gather(ctx context.Context, after int64) (*cargo, error) {
 	b := &cargo{}
 	err := f.s.reads.each(ctx, func(rows *sql.Rows) error {
-		var id int64
+		ref := blob.Ref{Segment: freshSegment}
 		var hash, data []byte
-		if err := rows.Scan(&id, &hash, &data); err != nil {
+		if err := rows.Scan(&ref.Offset, &hash, &ref.StoredLen, &ref.Len, &ref.Sum, &data); err != nil {
 			return err
 		}
-		b.last = id
-		sum := blob.ID(sha256.Sum256(data))
-		if !bytes.Equal(sum[:], hash) {
-			f.s.log.Error("store: damaged content in the database", "content", id)
+		b.last = ref.Offset
+		data, err := f.open(ref, data, nil)
+		if sum := sha256.Sum256(data); err == nil && !bytes.Equal(sum[:], hash) {
+			err = fmt.Errorf("%w: SHA-256 differs", blob.ErrCorrupt)
+		}
+		if errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrEncrypted) {
+			f.s.log.Error("store: a content in the database can't be moved", "content", ref.Offset, "err", err)
 			return nil
 		}
-		b.add(data, sum, freshRef(id, int64(len(data)), sum))
+		if err != nil {
+			return err
+		}
+		b.add(data, blob.ID(hash), ref)
 		if b.full() {
 			return errCargoFull
 		}
 		return nil
-	}, `SELECT f.blob_id, b.hash, f.data FROM fresh_content AS f, blob AS b WHERE b.blob_id = f.blob_id AND f.blob_id > $1
-		ORDER BY f.blob_id LIMIT $2`, after, gatherRows)
+	}, `SELECT f.blob_id, b.hash, b.stored, b.length, b.hash_key, f.data FROM fresh_content AS f, blob AS b
+		WHERE b.blob_id = f.blob_id AND b.segment = 0 AND f.blob_id > $1 ORDER BY f.blob_id LIMIT $2`, after, gatherRows)
 	if errors.Is(err, errCargoFull) {
 		err = nil
 	}
@@ -428,7 +440,7 @@ func (f *fresh) pack(ctx context.Context, b *cargo) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	to, err := f.objects.PutPack(ctx, g, b.contents, b.ids)
+	to, key, err := f.objects.PutPack(ctx, g, b.contents, b.ids)
 	if err != nil {
 		return 0, err
 	}
@@ -436,7 +448,7 @@ func (f *fresh) pack(ctx context.Context, b *cargo) (int, error) {
 	for i := range to {
 		moves[i] = blob.Move{ID: b.ids[i], From: b.from[i], To: to[i]}
 	}
-	if err := (compaction{f.s}).Move(ctx, moves, moved); err != nil {
+	if err := (compaction{f.s}).move(ctx, moves, moved, key); err != nil {
 		return 0, err
 	}
 	n := 0

@@ -2,15 +2,17 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
 	"waxwing/internal/store/blob"
 )
 
-// Compact implements BlobStore: it moves what is fresh, copies what lives in objects that are mostly dead to new ones, and
-// removes objects that no row has named for a while.
+// Compact implements BlobStore: it moves what is fresh, copies what lives in objects that are mostly dead to new ones,
+// encrypts anew what is under another key than the current one, and removes objects that no row has named for a while.
 func (f *fresh) Compact(ctx context.Context, ix blob.Index) (blob.Compacted, error) {
 	var out blob.Compacted
 	if _, err := f.s.MoveContents(ctx); err != nil {
@@ -27,27 +29,100 @@ func (f *fresh) Compact(ctx context.Context, ix blob.Index) (blob.Compacted, err
 			return out, fmt.Errorf("compact %s: %w", g, err)
 		}
 	}
+	if err := f.renew(ctx, ix, &out); err != nil {
+		return out, fmt.Errorf("encrypt anew: %w", err)
+	}
 	return out, f.sweep(ctx, &out)
+}
+
+// staleSegments are the objects with something alive under another key than one, or under none. The rows tell, so a walk that
+// was broken off goes on where it was, and what another node still wrote under an older key is found by the next.
+const staleSegments = `FROM segment WHERE live > 0 AND key_id <> $1`
+
+// renew encrypts anew what is under another key than the current one, or under none. The keys are told when nothing is left.
+// What can't be read stays, and so does its key.
+func (f *fresh) renew(ctx context.Context, ix blob.Index, out *blob.Compacted) error {
+	keys := f.objects.Keys()
+	if keys == nil {
+		return nil
+	}
+	key, swept := keys.Current()
+	stale, err := f.segments(ctx, `SELECT segment `+staleSegments+` ORDER BY segment`, key)
+	if err != nil {
+		return err
+	}
+	for _, g := range stale {
+		again := f.rewrite
+		if g.Large() {
+			again = f.rewriteLarge
+		}
+		if err := again(ctx, ix, g, out); err != nil {
+			return fmt.Errorf("%s: %w", g, err)
+		}
+	}
+	if swept && len(stale) == 0 {
+		return nil
+	}
+	left, err := f.s.Stale(ctx)
+	if err != nil || left.Octets > 0 {
+		return err
+	}
+	return keys.Swept(key)
+}
+
+// segments runs a query for numbers of segments.
+func (f *fresh) segments(ctx context.Context, query string, args ...any) ([]blob.Segment, error) {
+	var out []blob.Segment
+	err := f.s.reads.each(ctx, func(rows *sql.Rows) error {
+		var g blob.Segment
+		err := rows.Scan(&g)
+		out = append(out, g)
+		return err
+	}, query, args...)
+	return out, err
+}
+
+// rewriteLarge writes a large content anew under the current key.
+func (f *fresh) rewriteLarge(ctx context.Context, ix blob.Index, g blob.Segment, out *blob.Compacted) error {
+	rows, err := ix.Rows(ctx, g, 0, 1)
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	row := rows[0]
+	err = f.s.hashContent(stored{sum: row.ID, ref: row.Ref})
+	if lastingDamage(err) {
+		out.Damaged = append(out.Damaged, row)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := f.objects.Open(row.Ref)
+	if err != nil {
+		return err
+	}
+	to, key, err := f.putLarge(ctx, r, row.ID)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	moved := make([]bool, 1)
+	if err := (compaction{f.s}).move(ctx, []blob.Move{{ID: row.ID, From: row.Ref, To: to}}, moved, key); err != nil {
+		return err
+	}
+	if moved[0] {
+		out.Moved++
+	}
+	return nil
+}
+
+// lastingDamage tells errors of a content that come again from those that pass.
+func lastingDamage(err error) bool {
+	return errors.Is(err, blob.ErrCorrupt) || errors.Is(err, blob.ErrEncrypted) || errors.Is(err, blob.ErrGone)
 }
 
 // mostlyDead lists the packs of which less than half is alive, and those whose dead octets are due to go.
 func (f *fresh) mostlyDead(ctx context.Context, ix blob.Index) ([]blob.Segment, error) {
-	seen := make(map[blob.Segment]bool)
-	var out []blob.Segment
-	add := func(g blob.Segment) {
-		if !seen[g] {
-			seen[g] = true
-			out = append(out, g)
-		}
-	}
-	err := f.s.reads.each(ctx, func(rows *sql.Rows) error {
-		var g blob.Segment
-		if err := rows.Scan(&g); err != nil {
-			return err
-		}
-		add(g)
-		return nil
-	}, `SELECT segment FROM segment WHERE segment < $1 AND live > 0 AND live * 2 < tail ORDER BY segment`, int64(largeSegments))
+	out, err := f.segments(ctx, `SELECT segment FROM segment WHERE segment < $1 AND live > 0 AND live * 2 < tail ORDER BY segment`, int64(largeSegments))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +132,9 @@ func (f *fresh) mostlyDead(ctx context.Context, ix blob.Index) ([]blob.Segment, 
 			return nil, err
 		}
 		for _, g := range due {
-			add(g)
+			if !slices.Contains(out, g) {
+				out = append(out, g)
+			}
 		}
 	}
 	return out, nil
@@ -78,7 +155,11 @@ func (f *fresh) rewrite(ctx context.Context, ix blob.Index, g blob.Segment, out 
 			}
 			from = l.Ref.Offset + 1
 			data, err := f.objects.ReadInto(l.Ref, nil)
-			if errors.Is(err, blob.ErrCorrupt) {
+			if err == nil && blob.ID(sha256.Sum256(data)) != l.ID { // never made to look sound
+				err = blob.ErrCorrupt
+			}
+			if lastingDamage(err) {
+				f.s.log.Error("store: a content can't be written anew", "place", l.Ref.String(), "err", err)
 				out.Damaged = append(out.Damaged, l)
 				continue
 			}

@@ -40,8 +40,13 @@ func (s *Store) Housekeep(ctx context.Context) error {
 	}
 	return s.Write(ctx, func(tx *Tx) error {
 		// Dead packs have just been removed, and large files went with their rows. A pack that is dead and still there, because
-		// it is being written say, is scanned from its beginning at the next start, which does no harm.
-		return tx.exec(`DELETE FROM segment WHERE live <= 0`)
+		// it is being written say, is scanned from its beginning at the next start, which does no harm. An object is forgotten
+		// only when it stands on the list of those that go: it may have died a moment ago.
+		query := `DELETE FROM segment WHERE live <= 0`
+		if s.fresh != nil {
+			query += ` AND EXISTS (SELECT 1 FROM object_garbage AS g WHERE g.segment = segment.segment)`
+		}
+		return tx.exec(query)
 	})
 }
 
@@ -180,6 +185,11 @@ func (c compaction) Due(ctx context.Context) ([]blob.Segment, error) {
 
 // Move implements blob.Index.
 func (c compaction) Move(ctx context.Context, moves []blob.Move, moved []bool) error {
+	return c.move(ctx, moves, moved, 0)
+}
+
+// move is Move to objects whose contents are all sealed with one key.
+func (c compaction) move(ctx context.Context, moves []blob.Move, moved []bool, key uint32) error {
 	return c.s.Write(ctx, func(tx *Tx) error {
 		for i, m := range moves {
 			res, err := tx.Exec(`UPDATE blob SET segment = $4, place = $5, stored = $6, length = $7 WHERE hash_key = $1 AND segment = $2 AND place = $3`,
@@ -194,6 +204,7 @@ func (c compaction) Move(ctx context.Context, moves []blob.Move, moved []bool) e
 			if moved[i] = n > 0; moved[i] {
 				tx.segmentLives(m.From, -1)
 				tx.segmentLives(m.To, 1)
+				tx.segmentDelta(m.To.Segment).key = key
 			}
 		}
 		return tx.adoptMoved(moves, moved)

@@ -317,7 +317,7 @@ func (n *Snapshot) open(ctx context.Context, c ContentInfo) (Blob, error) {
 	}
 	var b []byte
 	err := n.ask(ctx, func(q *reader) (err error) {
-		b, err = readFresh(q, c.ref, nil)
+		b, err = n.s.fresh.readWith(q, c.ref, nil)
 		return err
 	})
 	if err != nil {

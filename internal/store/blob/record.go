@@ -160,11 +160,22 @@ func (r Ref) BufferSize() int { return int(max(r.StoredLen-recordHeaderSize, r.L
 
 // check refuses a Ref that can't be one, before its numbers are used.
 func (r Ref) check() error {
-	if r.Len < 0 || r.Len > maxContent || r.Offset < segmentHeaderSize || r.Offset > 2*maxContent ||
-		r.StoredLen < recordHeaderSize+bodyEndSize(r.Len) || r.StoredLen > maxRecordSize(r.Len) {
-		return fmt.Errorf("%w: %s with %d octets is no reference", ErrCorrupt, r, r.Len)
+	if r.Offset < segmentHeaderSize || r.Offset > 2*maxContent {
+		return r.invalid()
+	}
+	return r.checkLengths()
+}
+
+// checkLengths is check but for the place.
+func (r Ref) checkLengths() error {
+	if r.Len < 0 || r.Len > maxContent || r.StoredLen < recordHeaderSize+bodyEndSize(r.Len) || r.StoredLen > maxRecordSize(r.Len) {
+		return r.invalid()
 	}
 	return nil
+}
+
+func (r Ref) invalid() error {
+	return fmt.Errorf("%w: %s with %d octets is no reference", ErrCorrupt, r, r.Len)
 }
 
 // bodyEnd is the table and the tail of a record: what a read by Ref needs beside the blocks.

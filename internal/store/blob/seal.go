@@ -12,8 +12,8 @@ import (
 type Keys interface {
 	// Seal returns the key for a new record and counts the blocks that it is to seal.
 	Seal(blocks int64) (id uint32, key cipher.AEAD, err error)
-	// Key returns the key that a record names, nil when there is none of this id.
-	Key(id uint32) cipher.AEAD
+	// Key returns the key that a record names, nil when there is none of this id. An error says that it can't be known now.
+	Key(id uint32) (cipher.AEAD, error)
 	// Current returns the id of the key for new records, and whether all records are known to be under it.
 	Current() (id uint32, swept bool)
 	// Swept notes that all records are under key id.
@@ -126,7 +126,10 @@ func (s *Store) opener(ref Ref, end bodyEnd, nonce []byte) (*seal, error) {
 	if !end.encrypted() || ref.Len == 0 {
 		return nil, nil
 	}
-	key := s.key(end.keyID)
+	key, err := s.key(end.keyID)
+	if err != nil {
+		return nil, fmt.Errorf("blob: read %s: %w", ref, err)
+	}
 	if key == nil {
 		return nil, fmt.Errorf("%w: %s with key %08x, which is not there", ErrEncrypted, ref, end.keyID)
 	}
@@ -135,9 +138,9 @@ func (s *Store) opener(ref Ref, end bodyEnd, nonce []byte) (*seal, error) {
 	return x, nil
 }
 
-func (s *Store) key(id uint32) cipher.AEAD {
+func (s *Store) key(id uint32) (cipher.AEAD, error) {
 	if s.opt.Keys == nil {
-		return nil
+		return nil, nil
 	}
 	return s.opt.Keys.Key(id)
 }

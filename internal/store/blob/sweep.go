@@ -42,6 +42,23 @@ func (s *Store) sweep(ctx context.Context, ix Index, out *Compacted) error {
 	return s.opt.Keys.Swept(key)
 }
 
+// Stale returns the octets in packs that may hold records under another key than the current one, and those in all packs.
+func (s *Store) Stale() (octets, total int64) {
+	if s.opt.Keys == nil {
+		return 0, 0
+	}
+	key, swept := s.opt.Keys.Current()
+	s.table.mu.Lock()
+	defer s.table.mu.Unlock()
+	for _, info := range s.table.packs {
+		total += info.live
+		if !swept && info.sweptFor != key {
+			octets += info.live
+		}
+	}
+	return octets, total
+}
+
 // sweepPack rewrites a pack with a record that is not under key; ok means that there is none any more.
 func (s *Store) sweepPack(ctx context.Context, ix Index, g Segment, key uint32, out *Compacted) (ok bool, err error) {
 	info, there := s.table.get(g)

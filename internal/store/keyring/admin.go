@@ -39,6 +39,7 @@ type Info struct {
 func (r *Ring) Info() Info {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.refresh()
 	current := r.current.Load().id
 	out := Info{Master: r.master.id, Source: r.opt.Source}
 	if r.file.backup > 0 {
@@ -79,9 +80,15 @@ func (r *Ring) ConfirmBackup(name string) error {
 	if !m.Equal(r.master) {
 		return fmt.Errorf("keyring: confirm backup: %s: %w: it holds master key %s, in use is %s", name, ErrBackup, m.id, r.master.id)
 	}
-	f := r.file.clone()
-	f.backup = r.opt.Clock().Unix()
-	if err := r.save(f, r.master); err != nil {
+	proved := r.master
+	err = r.change(func(f *keyFile) (*Master, error) {
+		if r.master != proved {
+			return nil, fmt.Errorf("%w: another node changed the master key meanwhile", ErrBackup)
+		}
+		f.backup = r.opt.Clock().Unix()
+		return r.master, nil
+	})
+	if err != nil {
 		return fmt.Errorf("keyring: confirm backup: %w", err)
 	}
 	return nil
@@ -96,6 +103,7 @@ type Rewrapped struct {
 // Rewrap wraps all data keys with a new master key: that in a file or, with no name and a source of kind File, one that it
 // makes. The records stay as they are. A file source holds the new key from then on, and the old one is kept beside it;
 // any other source must give the new key before the next start. Broken off at any point, the next start finds its way.
+// With a shared home the name is needed, and each other node must have the key: in a file source, beside the old one.
 func (r *Ring) Rewrap(name string) (Rewrapped, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,20 +126,13 @@ func (r *Ring) rewrap(name string) (Rewrapped, error) {
 			return out, err
 		}
 	}
-	f := r.file.clone()
-	f.master, f.backup = m.id, 0
-	for i := range f.keys {
-		secret, err := r.file.unwrap(&r.file.keys[i], old)
-		if err != nil {
-			return out, err
+	err = r.change(func(f *keyFile) (*Master, error) {
+		if r.master != old {
+			return nil, errors.New("another node changed the master key meanwhile")
 		}
-		err = r.wrapInto(&f, &f.keys[i], secret, m)
-		clear(secret)
-		if err != nil {
-			return out, err
-		}
-	}
-	if err := r.save(f, m); err != nil {
+		return m, r.wrapAll(f, m)
+	})
+	if err != nil {
 		return out, err
 	}
 	if source.Kind != File {
@@ -144,8 +145,28 @@ func (r *Ring) rewrap(name string) (Rewrapped, error) {
 	return out, nil
 }
 
+// wrapAll wraps all data keys of a version with another master key.
+func (r *Ring) wrapAll(f *keyFile, m *Master) error {
+	f.master, f.backup = m.id, 0
+	for i := range f.keys {
+		secret, err := f.unwrap(&f.keys[i], r.master)
+		if err != nil {
+			return err
+		}
+		err = r.wrapInto(f, &f.keys[i], secret, m)
+		clear(secret)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // nextMaster gets the new master key of Rewrap.
 func (r *Ring) nextMaster(name string) (*Master, error) {
+	if name == "" && r.opt.Home != nil {
+		return nil, fmt.Errorf("a file with the new master key is needed: each node of the database must get it%s before, or it can't start any more", r.opt.Source.waiting())
+	}
 	if name == "" {
 		if r.opt.Source.Kind != File {
 			return nil, fmt.Errorf("a file with the new master key is needed, as %s is not ours to change", r.opt.Source)

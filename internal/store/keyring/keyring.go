@@ -1,13 +1,18 @@
 // Package keyring holds the keys under which stored octets are encrypted: data keys, which seal records, and the master
 // key, which wraps the data keys (AES-256-GCM both times, NIST SP 800-38D).
 //
-// The data keys stand wrapped in a small file, twice, in two places: with a flipped bit in one copy nothing is lost. The
-// master key is nowhere in the data directory. It comes from a Source: a file, a systemd credential, or a command that
-// asks a key management service. Whoever has the data directory alone can read no record.
+// The data keys stand wrapped in a small text, twice, in two places: with a flipped bit in one copy nothing is lost. These
+// are two files, or two tables of a database that several nodes share (Home). The master key is in neither. It comes from a
+// Source: a file, a systemd credential, or a command that asks a key management service. Whoever has the data alone can read
+// no record.
 //
 // A data key seals at most 2^30 blocks: the ring counts, and makes the next key by itself. With random nonces of 96 bits
 // the probability that one repeats under a key is then below 2^-36. The count is recorded ahead, in steps, before it is
 // used.
+//
+// With a Home that is shared, a change by one node counts against the version that it knew, and what another node did
+// meanwhile is read first. A key stands in the Home before anything is sealed with it, so a node that meets an unknown key
+// finds it there; new records follow a rotation elsewhere within seconds.
 //
 //	ring, err := keyring.Open(ctx, keyring.Options{Files: files, Source: source})
 //	id, key, err := ring.Seal(1)  // for a new record of one block
@@ -26,7 +31,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,14 +41,14 @@ import (
 
 // Errors that callers act on. Their texts say what an administrator can do.
 var (
-	// ErrNoFile means that there is no file of data keys.
-	ErrNoFile = errors.New("the file of data keys is missing")
+	// ErrNoFile means that there are no data keys.
+	ErrNoFile = errors.New("the data keys are missing")
 	// ErrMaster means that the master key is another one than that which wrapped the data keys.
 	ErrMaster = errors.New("wrong master key")
-	// ErrDamaged means that no copy of the file of data keys can be used.
-	ErrDamaged = errors.New("the file of data keys is damaged")
-	// ErrExists means that there is a file of data keys already.
-	ErrExists = errors.New("there is a file of data keys already")
+	// ErrDamaged means that no copy of the data keys can be used.
+	ErrDamaged = errors.New("the data keys are damaged")
+	// ErrExists means that there are data keys already.
+	ErrExists = errors.New("there are data keys already")
 	// ErrBackup means that a file holds no backup of the master key in use.
 	ErrBackup = errors.New("no backup of the master key in use")
 )
@@ -67,6 +71,7 @@ func (id KeyID) String() string { return fmt.Sprintf("%08x", uint32(id)) }
 type Options struct {
 	FS     durable.FS // durable.OS
 	Files  [2]string  // where the data keys stand, and where their copy
+	Home   Home       // where they stand instead, for several nodes; none: in Files
 	Source Source
 	Clock  func() time.Time // time.Now
 	Rand   io.Reader        // crypto/rand
@@ -88,36 +93,47 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// home is where the data keys stand.
+func (o *Options) home() Home {
+	if o.Home != nil {
+		return o.Home
+	}
+	return files{o.FS, o.Files}
+}
+
 // dataKey is an unwrapped data key.
 type dataKey struct {
 	id      KeyID
 	aead    cipher.AEAD
-	used    atomic.Int64 // blocks
-	granted atomic.Int64 // blocks that the file says
+	used    atomic.Int64 // blocks, by this process
+	granted atomic.Int64 // blocks that the file allows this process
 }
 
 // Ring is the open keys of one store. All methods may be called at the same time.
 type Ring struct {
 	opt     Options
+	home    Home
 	keys    atomic.Pointer[map[KeyID]*dataKey] // never changed, only replaced
 	current atomic.Pointer[dataKey]
 	changed chan struct{}
 	limit   int64
+	looked  atomic.Int64 // when a shared home was last read, in nanoseconds since 1970
 
-	mu     sync.Mutex // guards what follows, and the files
+	mu     sync.Mutex // guards what follows, and the home
 	file   keyFile    // as both copies say
 	master *Master
+	missed map[KeyID]time.Time // ids that a shared home did not have, and when
 }
 
-// Create makes the files of data keys, with a first key. The master key must be there. fresh says that the store holds
-// no record yet.
+// Create makes the data keys of a store that has none, with a first key. The master key must be there. fresh says that the
+// store holds no record yet.
 func Create(ctx context.Context, o Options, fresh bool) (*Ring, error) {
 	o.setDefaults()
-	for _, name := range o.Files {
-		if _, err := o.FS.Stat(name); err == nil {
-			return nil, fmt.Errorf("keyring: create %s: %w", name, ErrExists)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("keyring: create: %w", err)
+	for _, c := range o.home().Read(ctx) {
+		if c.Err == nil {
+			return nil, fmt.Errorf("keyring: create %s: %w", c.Name, ErrExists)
+		} else if !errors.Is(c.Err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("keyring: create %s: %w", c.Name, c.Err)
 		}
 	}
 	masters, err := o.Source.Load(ctx, o.FS)
@@ -129,24 +145,24 @@ func Create(ctx context.Context, o Options, fresh bool) (*Ring, error) {
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	if _, err := r.rotate(fresh); err != nil {
+		if errors.Is(err, ErrStale) {
+			err = ErrExists // another node was first
+		}
 		return nil, fmt.Errorf("keyring: create: %w", err)
 	}
 	return r, nil
 }
 
-// Exists tells whether there is a file of data keys, or a copy of one.
-func Exists(o Options) bool {
+// Exists tells whether there are data keys, or a copy of some. What can't be read is there.
+func Exists(ctx context.Context, o Options) bool {
 	o.setDefaults()
-	return slices.ContainsFunc(o.Files[:], func(name string) bool {
-		_, err := o.FS.Stat(name)
-		return !errors.Is(err, fs.ErrNotExist)
-	})
+	return slices.ContainsFunc(o.home().Read(ctx), func(c Copy) bool { return !errors.Is(c.Err, fs.ErrNotExist) })
 }
 
-// Open reads the data keys and unwraps them. Errors: ErrNoFile, ErrDamaged, ErrMaster, ErrSource.
+// Open reads the data keys and unwraps them. Errors: ErrNoFile, ErrDamaged, ErrMaster, ErrSource, or one of the home.
 func Open(ctx context.Context, o Options) (*Ring, error) {
 	o.setDefaults()
-	copies, damage := readCopies(o)
+	copies, damage := readCopies(ctx, o.home())
 	if len(copies) == 0 {
 		return nil, damage
 	}
@@ -159,54 +175,40 @@ func Open(ctx context.Context, o Options) (*Ring, error) {
 		return nil, mismatch(o, copies, masters)
 	}
 	r := newRing(o, m)
-	r.file = p.keyFile
-	if err := r.unwrapAll(); err != nil {
+	if err := r.take(p.keyFile, m); err != nil {
 		return nil, err
 	}
-	if o.Source.Kind == File {
-		if err := o.Source.publish(o.FS, m); err != nil {
-			o.Logger.Warn("keyring: the new master key can't be put in its place, and stays beside it", "file", o.Source.File, "err", err)
-		}
-	}
+	r.publish()
 	r.heal(copies)
 	if _, swept := r.Current(); !swept {
-		r.changed <- struct{}{} // what was broken off goes on
+		r.nudge() // what was broken off goes on
 	}
 	return r, nil
 }
 
 func newRing(o Options, m *Master) *Ring {
-	r := &Ring{opt: o, master: m, changed: make(chan struct{}, 1), limit: blockLimit}
+	r := &Ring{opt: o, home: o.home(), master: m, changed: make(chan struct{}, 1), limit: blockLimit, missed: make(map[KeyID]time.Time)}
 	r.keys.Store(&map[KeyID]*dataKey{})
+	r.looked.Store(o.Clock().UnixNano())
 	return r
 }
 
-// readCopies reads what there is, the newest first, and says what is wrong when there is nothing.
-func readCopies(o Options) ([]*parsed, error) {
-	var found []*parsed
-	var problems []error
-	missing := 0
-	for _, name := range o.Files {
-		b, err := durable.ReadFile(o.FS, name, maxFile)
-		if errors.Is(err, fs.ErrNotExist) {
-			missing++
-			continue
-		}
-		var p *parsed
-		if err == nil {
-			p, err = parseFile(b)
-		}
-		if err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", name, err))
-			continue
-		}
-		found = append(found, p)
+// publish gives a new master key, which waits in a file beside the old one, its place.
+func (r *Ring) publish() {
+	if r.opt.Source.Kind != File {
+		return
 	}
-	slices.SortStableFunc(found, func(a, b *parsed) int { return int(b.generation - a.generation) })
-	if missing == len(o.Files) {
-		return nil, fmt.Errorf("keyring: %w: neither %s nor its copy %s is there. Bring it back from the backup that the messages came from", ErrNoFile, o.Files[0], o.Files[1])
+	if err := r.opt.Source.publish(r.opt.FS, r.master); err != nil {
+		r.opt.Logger.Warn("keyring: the new master key can't be put in its place, and stays beside it", "file", r.opt.Source.File, "err", err)
 	}
-	return found, fmt.Errorf("keyring: %w: bring %s back from a backup. Nothing was changed: %w", ErrDamaged, o.Files[0], errors.Join(problems...))
+}
+
+// nudge has records encrypted anew.
+func (r *Ring) nudge() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
 }
 
 // match finds the newest copy that one of the master keys signed.
@@ -226,40 +228,44 @@ func mismatch(o Options, copies []*parsed, masters []*Master) error {
 	for _, p := range copies {
 		for _, m := range masters {
 			if p.master == m.id {
-				return fmt.Errorf("keyring: %w: %s was signed by the right master key, %s, and changed since. Bring it back from a backup. Nothing was changed", ErrDamaged, o.Files[0], m.id)
+				return fmt.Errorf("keyring: %w: %s was signed by the right master key, %s, and changed since. Bring it back from a backup. Nothing was changed", ErrDamaged, o.home(), m.id)
 			}
 		}
 	}
 	return fmt.Errorf("keyring: %w: the data keys in %s were wrapped by master key %s, but %s gives master key %s. Bring the right one back from its backup; nothing was changed",
-		ErrMaster, o.Files[0], copies[0].master, o.Source, masters[0].id)
+		ErrMaster, o.home(), copies[0].master, o.Source, masters[0].id)
 }
 
-// unwrapAll opens all data keys of the file.
-func (r *Ring) unwrapAll() error {
-	all := make(map[KeyID]*dataKey, len(r.file.keys))
+// take makes a version of the data keys, which master key m signed, the one of this ring: keys that it knew stay as they are.
+// After an error nothing has changed. The caller holds the lock, or is the only one.
+func (r *Ring) take(f keyFile, m *Master) error {
+	known := *r.keys.Load()
+	all := make(map[KeyID]*dataKey, len(f.keys))
 	var current *dataKey
-	for i := range r.file.keys {
-		e := &r.file.keys[i]
-		secret, err := r.file.unwrap(e, r.master)
-		if err != nil {
-			return fmt.Errorf("keyring: %s: %w", r.opt.Files[0], err)
+	for i := range f.keys {
+		e := &f.keys[i]
+		k := known[e.id]
+		if k == nil {
+			secret, err := f.unwrap(e, m)
+			if err != nil {
+				return fmt.Errorf("keyring: %s: %w", r.home, err)
+			}
+			aead, err := newAEAD(secret)
+			clear(secret)
+			if err != nil {
+				return err
+			}
+			k = &dataKey{id: e.id, aead: aead}
 		}
-		aead, err := newAEAD(secret)
-		clear(secret)
-		if err != nil {
-			return err
-		}
-		k := &dataKey{id: e.id, aead: aead}
-		k.used.Store(e.used)
-		k.granted.Store(e.used)
 		all[e.id] = k
 		if e.purpose == Mail {
 			current = k // the last one
 		}
 	}
 	if current == nil {
-		return fmt.Errorf("keyring: %s: %w: it holds no key", r.opt.Files[0], ErrDamaged)
+		return fmt.Errorf("keyring: %s: %w: it holds no key", r.home, ErrDamaged)
 	}
+	r.file, r.master = f, m
 	r.keys.Store(&all)
 	r.current.Store(current)
 	return nil
@@ -267,90 +273,127 @@ func (r *Ring) unwrapAll() error {
 
 // heal writes both copies anew when they differ. Reading does not depend on it.
 func (r *Ring) heal(copies []*parsed) {
-	if len(copies) == len(r.opt.Files) && copies[0].generation == copies[1].generation && copies[0].verify(r.master) && copies[1].verify(r.master) {
+	if len(copies) == 2 && copies[0].generation == copies[1].generation && copies[0].verify(r.master) && copies[1].verify(r.master) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.save(r.file.clone(), r.master); err != nil {
-		r.opt.Logger.Error("keyring: a copy of the data keys is damaged or old and can't be written anew", "file", r.opt.Files[0], "copy", r.opt.Files[1], "err", err)
+	if err := r.save(r.file.clone(), r.master); err != nil && !errors.Is(err, ErrStale) {
+		r.opt.Logger.Error("keyring: a copy of the data keys is damaged or old and can't be written anew", "keys", r.home.String(), "err", err)
 		return
 	}
-	r.opt.Logger.Warn("keyring: a copy of the data keys was damaged, old or missing; both were written anew", "file", r.opt.Files[0], "copy", r.opt.Files[1])
+	r.opt.Logger.Warn("keyring: a copy of the data keys was damaged, old or missing; both were written anew", "keys", r.home.String())
 }
 
-// save makes f the content of both copies. A key is used only when both hold it: after an error nothing has changed for
-// this process, and what one copy may hold more was never used. The caller holds the lock.
+// change lets fn make the next version of the data keys out of the last one, and returns when it stands in the home, twice. fn
+// returns the master key that signs it, and runs again when another node was faster. A key is used only when both copies
+// hold it: after an error nothing has changed for this process, and what one copy may hold more was never used. The caller
+// holds the lock.
+func (r *Ring) change(fn func(f *keyFile) (*Master, error)) error {
+	for {
+		f := r.file.clone()
+		m, err := fn(&f)
+		if err != nil {
+			return err
+		}
+		if err = r.save(f, m); !errors.Is(err, ErrStale) {
+			return err
+		}
+		before := r.file.generation
+		if err := r.reload(); err != nil {
+			return err
+		}
+		if r.file.generation == before {
+			return fmt.Errorf("%s: %w", r.home, ErrStale) // an older version came back there: a backup, say
+		}
+	}
+}
+
+// save is one try of change.
 func (r *Ring) save(f keyFile, m *Master) error {
+	old := f.generation
 	f.generation++
 	text := f.encode(m)
 	if len(text) > maxFile {
 		return fmt.Errorf("more than %d data keys", maxKeys)
 	}
-	for _, name := range r.opt.Files {
-		if err := r.opt.FS.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			return err
-		}
-		if err := durable.WriteFile(r.opt.FS, name, text, 0o600); err != nil {
-			return err
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), homeTime)
+	defer cancel()
+	if err := r.home.Write(ctx, old, f.generation, text); err != nil {
+		return err
 	}
-	r.file, r.master = f, m
-	return nil
+	return r.take(f, m)
 }
 
 // Seal returns the key for a new record, and counts the blocks that it seals.
 func (r *Ring) Seal(blocks int64) (uint32, cipher.AEAD, error) {
-	for {
-		k := r.current.Load()
-		used := k.used.Add(blocks)
-		if used <= k.granted.Load() {
+	r.follow()
+	for k := (*dataKey)(nil); ; {
+		if now := r.current.Load(); now != k {
+			k = now
+			k.used.Add(blocks)
+		}
+		if k.used.Load() <= k.granted.Load() {
 			return uint32(k.id), k.aead, nil
 		}
-		granted, err := r.grant(k, used)
-		if err != nil {
+		if err := r.grant(k); err != nil {
 			return 0, nil, fmt.Errorf("keyring: count of data key %s: %w", k.id, err)
 		}
-		if granted {
-			return uint32(k.id), k.aead, nil
-		}
 	}
 }
 
-// grant records that a key seals as many blocks, and some more. False means that another key has taken its place, or takes it
-// now, since this one has sealed enough.
-func (r *Ring) grant(k *dataKey, used int64) (bool, error) {
+// errReplaced says that another key is the current one now.
+var errReplaced = errors.New("keyring: the data key has been replaced")
+
+// grant records that this process seals as many blocks with a key as it says, and some more. When the key has sealed enough
+// another takes its place.
+func (r *Ring) grant(k *dataKey) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var more int64
+	full := false
+	err := r.change(func(f *keyFile) (*Master, error) {
+		i := slices.IndexFunc(f.keys, func(e entry) bool { return e.id == k.id })
+		more = k.used.Load() - k.granted.Load()
+		if more <= 0 || i < 0 || r.current.Load() != k {
+			return nil, errReplaced // or another call was granted enough
+		}
+		used := &f.keys[i].used
+		if full = *used+more > r.limit; full {
+			return nil, errReplaced
+		}
+		more += min(blockStep, r.limit-*used-more)
+		*used += more
+		return r.master, nil
+	})
 	switch {
-	case r.current.Load() != k:
-		return false, nil
-	case used <= k.granted.Load(): // by another call
-		return true, nil
-	case used > r.limit:
-		_, err := r.rotateLocked(false)
-		return false, err
+	case full:
+		_, err = r.rotateLocked(false)
+		return err
+	case errors.Is(err, errReplaced):
+		return nil
+	case err != nil:
+		return err
 	}
-	f := r.file.clone()
-	i := slices.IndexFunc(f.keys, func(e entry) bool { return e.id == k.id })
-	f.keys[i].used = k.used.Load() + blockStep
-	if err := r.save(f, r.master); err != nil {
-		return false, err
-	}
-	k.granted.Store(f.keys[i].used)
-	return true, nil
+	k.granted.Add(more)
+	return nil
 }
 
-// Key returns the key that a record names, nil when the ring has none of this id.
-func (r *Ring) Key(id uint32) cipher.AEAD {
+// Key returns the key that a record names, nil when there is none of this id. An error says that a shared home can't be
+// asked for it now.
+func (r *Ring) Key(id uint32) (cipher.AEAD, error) {
 	if k := (*r.keys.Load())[KeyID(id)]; k != nil {
-		return k.aead
+		return k.aead, nil
 	}
-	return nil
+	if r.opt.Home == nil {
+		return nil, nil
+	}
+	return r.learn(KeyID(id))
 }
 
 // Current returns the id of the key for new records, and whether a walk over all records has found nothing under others.
 func (r *Ring) Current() (id uint32, swept bool) {
+	r.follow()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.current.Load()
@@ -364,9 +407,11 @@ func (r *Ring) Swept(id uint32) error {
 	if r.file.swept == KeyID(id) {
 		return nil
 	}
-	f := r.file.clone()
-	f.swept = KeyID(id)
-	if err := r.save(f, r.master); err != nil {
+	err := r.change(func(f *keyFile) (*Master, error) {
+		f.swept = KeyID(id)
+		return r.master, nil
+	})
+	if err != nil {
 		return fmt.Errorf("keyring: note the end of re-encryption: %w", err)
 	}
 	return nil
@@ -392,52 +437,42 @@ func (r *Ring) rotate(fresh bool) (KeyID, error) {
 }
 
 func (r *Ring) rotateLocked(fresh bool) (KeyID, error) {
-	f := r.file.clone()
-	if len(f.keys) >= maxKeys {
-		return 0, fmt.Errorf("there are %d data keys: no more fit", len(f.keys))
-	}
-	f.master = r.master.id
 	e := entry{purpose: Mail, created: r.opt.Clock().Unix(), used: blockStep}
 	secret := make([]byte, keySize)
 	defer clear(secret)
 	if _, err := io.ReadFull(r.opt.Rand, secret); err != nil {
 		return 0, err
 	}
-	for e.id == 0 || slices.ContainsFunc(f.keys, func(o entry) bool { return o.id == e.id }) {
-		var b [4]byte
-		if _, err := io.ReadFull(r.opt.Rand, b[:]); err != nil {
-			return 0, err
-		}
-		e.id = KeyID(b[0])<<24 | KeyID(b[1])<<16 | KeyID(b[2])<<8 | KeyID(b[3])
-	}
-	if err := r.wrapInto(&f, &e, secret, r.master); err != nil {
-		return 0, err
-	}
-	aead, err := newAEAD(secret)
+	err := r.change(func(f *keyFile) (*Master, error) { return r.master, r.addKey(f, &e, secret, fresh) })
 	if err != nil {
 		return 0, err
 	}
-	f.keys = append(f.keys, e)
-	if fresh {
+	r.current.Load().granted.Store(blockStep)
+	r.nudge()
+	return e.id, nil
+}
+
+// addKey adds a data key to a version.
+func (r *Ring) addKey(f *keyFile, e *entry, secret []byte, swept bool) error {
+	if len(f.keys) >= maxKeys {
+		return fmt.Errorf("there are %d data keys: no more fit", len(f.keys))
+	}
+	f.master = r.master.id
+	for e.id == 0 || slices.ContainsFunc(f.keys, func(o entry) bool { return o.id == e.id }) {
+		var b [4]byte
+		if _, err := io.ReadFull(r.opt.Rand, b[:]); err != nil {
+			return err
+		}
+		e.id = KeyID(b[0])<<24 | KeyID(b[1])<<16 | KeyID(b[2])<<8 | KeyID(b[3])
+	}
+	if err := r.wrapInto(f, e, secret, r.master); err != nil {
+		return err
+	}
+	f.keys = append(f.keys, *e)
+	if swept {
 		f.swept = e.id
 	}
-	if err := r.save(f, r.master); err != nil {
-		return 0, err
-	}
-	k := &dataKey{id: e.id, aead: aead}
-	k.granted.Store(e.used)
-	all := make(map[KeyID]*dataKey, len(f.keys))
-	for id, old := range *r.keys.Load() {
-		all[id] = old
-	}
-	all[e.id] = k
-	r.keys.Store(&all)
-	r.current.Store(k)
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
-	return e.id, nil
+	return nil
 }
 
 func (r *Ring) wrapInto(f *keyFile, e *entry, secret []byte, m *Master) error {

@@ -81,9 +81,9 @@ func sealed(t *testing.T, r *Ring, text string) (id uint32, box []byte) {
 }
 
 func opens(r *Ring, id uint32, box []byte, text string) error {
-	key := r.Key(id)
-	if key == nil {
-		return fmt.Errorf("no key %08x", id)
+	key, err := r.Key(id)
+	if err != nil || key == nil {
+		return fmt.Errorf("no key %08x: %w", id, err)
 	}
 	b, err := key.Open(nil, make([]byte, nonceSize), box, nil)
 	if err == nil && string(b) != text {

@@ -54,6 +54,14 @@ func (s Source) String() string {
 	return "none"
 }
 
+// waiting says where a new master key may stand beside the old one.
+func (s Source) waiting() string {
+	if s.Kind == File {
+		return " as " + s.File + newSuffix
+	}
+	return ""
+}
+
 // Load gets the master key; after a change of master keys that was broken off, the new one too.
 func (s Source) Load(ctx context.Context, fsys durable.FS) ([]*Master, error) {
 	var found []*Master

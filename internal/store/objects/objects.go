@@ -72,6 +72,7 @@ type Store struct {
 	bucket *Bucket
 	cache  *cache
 	reader *blob.Store
+	box    *blob.Box
 }
 
 // Open makes a Store, and asks whether the bucket is there.
@@ -87,7 +88,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opt: o, bucket: bucket}
+	box, err := blob.NewBox(o.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("objects: %w", err)
+	}
+	s := &Store{opt: o, bucket: bucket, box: box}
 	s.cache = newCache(o.Cache, s.fetch)
 	s.reader, err = blob.Open(blob.Options{FS: bucketFS{s}, Dir: root, Reserve: -1, Keys: o.Keys, Logger: o.Logger})
 	if err != nil {
@@ -98,6 +103,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // LargeFrom is the length up to which contents go into packs.
 func (s *Store) LargeFrom() int64 { return s.opt.LargeFrom }
+
+// Keys are what records are encrypted with, nil for none.
+func (s *Store) Keys() blob.Keys { return s.opt.Keys }
+
+// Box makes records of contents that don't stand in the bucket yet, in the form and under the keys of those that do.
+func (s *Store) Box() *blob.Box { return s.box }
 
 // ReadInto returns a whole content, checked: see blob.Store.
 func (s *Store) ReadInto(ref blob.Ref, buf []byte) ([]byte, error) {

@@ -3,17 +3,22 @@ package objects_test
 import (
 	"bytes"
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
+	"waxwing/internal/durable"
 	"waxwing/internal/store/blob"
+	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/objects"
 	"waxwing/internal/store/objects/s3test"
 	"waxwing/internal/store/postgres/pgtest"
@@ -23,6 +28,8 @@ import (
 var (
 	service *s3test.Service
 	cluster *pgtest.Cluster
+
+	masterFile string // holds the master key of all tests
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -47,6 +54,16 @@ func run(m *testing.M) (code int) {
 		return code
 	}
 	defer func() { failed(cluster.Close()) }()
+	dir, err := os.MkdirTemp("", "waxwing-keys-")
+	if failed(err) {
+		return code
+	}
+	defer func() { failed(os.RemoveAll(dir)) }()
+	masterFile = filepath.Join(dir, "master.key")
+	master, err := keyring.NewMaster(cryptorand.Reader)
+	if failed(err) || failed(keyring.WriteMaster(durable.OS, masterFile, master, time.Now())) {
+		return 1
+	}
 	return m.Run()
 }
 
@@ -85,7 +102,7 @@ func TestWhatIsPutIsReadBack(t *testing.T) {
 	o.Prefix, o.Cache = "mail/one", 1<<20
 	s := openBucket(t, o)
 	list, ids, texts := some(40)
-	refs, err := s.PutPack(t.Context(), 7, list, ids)
+	refs, _, err := s.PutPack(t.Context(), 7, list, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +110,7 @@ func TestWhatIsPutIsReadBack(t *testing.T) {
 	for i := range large {
 		large[i] = byte(i * i >> 7)
 	}
-	ref, err := s.PutLarge(t.Context(), 1<<31|9, bytes.NewReader(large), sha256.Sum256(large))
+	ref, _, err := s.PutLarge(t.Context(), 1<<31|9, bytes.NewReader(large), sha256.Sum256(large))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +142,11 @@ func TestAnObjectIsNeverWrittenOver(t *testing.T) {
 	t.Parallel()
 	s := openBucket(t, service.Bucket(t, "never-over", ""))
 	list, ids, texts := some(5)
-	refs, err := s.PutPack(t.Context(), 1, list, ids)
+	refs, _, err := s.PutPack(t.Context(), 1, list, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.PutPack(t.Context(), 1, list[:2], ids[:2]); err == nil {
+	if _, _, err := s.PutPack(t.Context(), 1, list[:2], ids[:2]); err == nil {
 		t.Fatal("the number was used twice")
 	}
 	if b, err := s.ReadInto(refs[4], nil); err != nil || !bytes.Equal(b, texts[4]) {
@@ -141,7 +158,7 @@ func TestAnObjectThatIsGoneIsTold(t *testing.T) {
 	t.Parallel()
 	s := openBucket(t, service.Bucket(t, "gone", ""))
 	list, ids, _ := some(2)
-	refs, err := s.PutPack(t.Context(), 1, list, ids)
+	refs, _, err := s.PutPack(t.Context(), 1, list, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,12 +183,12 @@ func TestAServiceThatFailsOrLiesIsNotBelieved(t *testing.T) {
 			s := openBucket(t, service.Bucket(t, "liar", p.Address))
 			list, ids, texts := some(6)
 			p.Set(fault)
-			if _, err := s.PutPack(t.Context(), 1, list, ids); err == nil {
+			if _, _, err := s.PutPack(t.Context(), 1, list, ids); err == nil {
 				t.Fatal("the pack was taken for stored")
 			}
 			p.Set(nil)
 			g := blob.Segment(len(name)) // of its own: what is left of the first may stand there
-			refs, err := s.PutPack(t.Context(), g, list, ids)
+			refs, _, err := s.PutPack(t.Context(), g, list, ids)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,7 +216,7 @@ func TestAnAnswerThatGetsLostIsNoFailure(t *testing.T) {
 	s := openBucket(t, service.Bucket(t, "lost-answer", p.Address))
 	list, ids, texts := some(4)
 	p.Set(s3test.LoseAnswers())
-	refs, err := s.PutPack(t.Context(), 1, list, ids)
+	refs, _, err := s.PutPack(t.Context(), 1, list, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +235,7 @@ func TestASlowServiceIsGivenUpInTime(t *testing.T) {
 	list, ids, _ := some(2)
 	done := make(chan error, 1)
 	go func() {
-		_, err := s.PutPack(ctx, 1, list, ids)
+		_, _, err := s.PutPack(ctx, 1, list, ids)
 		done <- err
 	}()
 	p.Await(t, 2) // the question for the bucket, and the upload that hangs
@@ -234,7 +251,7 @@ func TestWhatWasReadIsNotFetchedAgain(t *testing.T) {
 	p := service.NewProxy(t)
 	s := openBucket(t, service.Bucket(t, "cache", p.Address))
 	list, ids, _ := some(8)
-	refs, err := s.PutPack(t.Context(), 1, list, ids)
+	refs, _, err := s.PutPack(t.Context(), 1, list, ids)
 	if err != nil {
 		t.Fatal(err)
 	}

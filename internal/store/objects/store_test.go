@@ -13,6 +13,7 @@ import (
 
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
+	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/objects"
 	"waxwing/internal/store/objects/s3test"
 	"waxwing/internal/store/postgres"
@@ -34,12 +35,39 @@ func bucketOptions(tb testing.TB, dir, address string) objects.Options {
 	return o
 }
 
+// ring opens the data keys that stand in a database, and makes them when there are none.
+func ring(tb testing.TB, db *store.Database) *keyring.Ring {
+	tb.Helper()
+	o := keyring.Options{Home: store.NewKeyTable(db), Source: keyring.Source{Kind: keyring.File, File: masterFile}}
+	r, err := keyring.Open(tb.Context(), o)
+	if errors.Is(err, keyring.ErrNoFile) {
+		r, err = keyring.Create(tb.Context(), o, true)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// openOn opens a store with its data keys in the database.
 func openOn(tb testing.TB, dir string, clock func() time.Time, o objects.Options) *store.Store {
+	tb.Helper()
+	db := openDatabase(tb, dir)
+	o.Keys = ring(tb, db)
+	return openWith(tb, db, clock, o)
+}
+
+func openDatabase(tb testing.TB, dir string) *store.Database {
 	tb.Helper()
 	db, err := postgres.Open(tb.Context(), postgres.Options{DSN: cluster.Schema(tb, name(dir)), Readers: 4})
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return db
+}
+
+func openWith(tb testing.TB, db *store.Database, clock func() time.Time, o objects.Options) *store.Store {
+	tb.Helper()
 	bucket, err := objects.Open(tb.Context(), o)
 	if err != nil {
 		tb.Fatal(err)

@@ -63,9 +63,13 @@ func Open(ctx context.Context, o Options) (*store.Database, error) {
 	if err := prepare(ctx, writer, o.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("postgres: open %s: %w", where(cfg), err), writer.Close())
 	}
-	reader := openPool(cfg, o.Readers, func(context.Context, *pgx.Conn) error { return nil })
-	return &store.Database{Writer: writer, Reader: reader, Dialect: dialect{}}, nil
+	return &store.Database{
+		Writer: writer, Reader: openPool(cfg, o.Readers, asItIs), Side: openPool(cfg, 1, asItIs), Dialect: dialect{},
+	}, nil
 }
+
+// asItIs is the preparation of a connection that needs none.
+func asItIs(context.Context, *pgx.Conn) error { return nil }
 
 // where names the database for messages, without user and password.
 func where(cfg *pgx.ConnConfig) string {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -75,6 +76,18 @@ func (p *Proxy) Requests() int {
 // Refuse answers every request with an error of the service.
 func Refuse(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
 	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+// FailUploads carries uploads out until the nth, and refuses them from then on.
+func FailUploads(n int32) Fault {
+	var seen atomic.Int32
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPut && seen.Add(1) >= n {
+			Refuse(w, r, next)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
 }
 
 // LoseUploads says that what is uploaded was stored, and throws it away.
