@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"waxwing/internal/dialogtest"
 	"waxwing/internal/listen"
 )
 
@@ -61,32 +62,32 @@ func (r *rig) trusted(tb testing.TB) *peer {
 	}
 	_ = client.SetDeadline(time.Now().Add(10 * time.Minute))
 	tb.Cleanup(func() { _ = client.Close() })
-	p := &peer{t: tb, conn: client, r: bufio.NewReaderSize(client, 256<<10)}
-	p.line()
+	p := &peer{Peer: &dialogtest.Peer{TB: tb, Conn: client, R: bufio.NewReaderSize(client, 256<<10)}}
+	p.Line()
 	return p
 }
 
 // drain sends a command and reads the answer as fast as it comes.
 func (p *peer) drain(command string) (octets int64) {
-	p.t.Helper()
+	p.TB.Helper()
 	p.tag++
 	tag := fmt.Sprintf("t%d ", p.tag)
-	p.send(tag + command + "\r\n")
+	p.Send(tag + command + "\r\n")
 	end := []byte(tag + "OK")
 	var tail []byte
 	for {
-		if _, err := p.r.Peek(1); err != nil {
-			p.t.Fatal(err)
+		if _, err := p.R.Peek(1); err != nil {
+			p.TB.Fatal(err)
 		}
-		chunk, _ := p.r.Peek(p.r.Buffered())
+		chunk, _ := p.R.Peek(p.R.Buffered())
 		octets += int64(len(chunk))
 		tail = append(tail[max(0, len(tail)-200):], chunk[max(0, len(chunk)-200):]...)
-		_, _ = p.r.Discard(len(chunk))
+		_, _ = p.R.Discard(len(chunk))
 		if bytes.Contains(tail, end) && bytes.HasSuffix(tail, []byte("\r\n")) {
 			return octets
 		}
 		if bytes.Contains(tail, []byte(tag+"NO")) || bytes.Contains(tail, []byte(tag+"BAD")) {
-			p.t.Fatalf("%s: %s", command, tail)
+			p.TB.Fatalf("%s: %s", command, tail)
 		}
 	}
 }
@@ -113,7 +114,7 @@ func BenchmarkFetch(b *testing.B) {
 		{"select", "SELECT INBOX"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			p := &peer{t: b, conn: p.conn, r: p.r, tag: p.tag + 1000}
+			p := &peer{Peer: &dialogtest.Peer{TB: b, Conn: p.Conn, R: p.R}, tag: p.tag + 1000}
 			commands := strings.Split(c.command, "\n") // those that change something alternate, so that each time there is a change
 			for _, command := range commands {
 				p.drain(command)
@@ -174,8 +175,8 @@ func TestAnIdleSessionIsSmall(t *testing.T) {
 	for range sessions {
 		p := r.dial("login")
 		p.ok("SELECT INBOX")
-		p.send("a IDLE\r\n")
-		p.line()
+		p.Send("a IDLE\r\n")
+		p.Line()
 		peers = append(peers, p)
 	}
 	after := measure()
@@ -190,7 +191,7 @@ func TestAnIdleSessionIsSmall(t *testing.T) {
 // clientCost measures one client over TLS against a server that keeps nothing.
 func clientCost(t *testing.T, n int, measure func() uint64) int64 {
 	t.Helper()
-	serverTLS, clientTLS := testTLS()
+	keys := dialogtest.KeysFor(t, hostname)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -208,8 +209,8 @@ func clientCost(t *testing.T, n int, measure func() uint64) int64 {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
-		client := tls.Client(nc, clientTLS)
-		server := tls.Server(far, serverTLS)
+		client := tls.Client(nc, keys.Client)
+		server := tls.Server(far, keys.Server)
 		go func() { done <- server.HandshakeContext(context.Background()) }()
 		if err := client.Handshake(); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/dialogtest"
 )
 
 // sessionSeeds are conversations that reach most commands.
@@ -40,17 +42,17 @@ func fuzzSession(f *testing.F, how string) {
 	r.fill("INBOX", testMessage(1), testMessage(2), "Subject: x\r\nContent-Type: message/rfc822\r\n\r\nSubject: y\r\n\r\nz")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		p := r.on(t).dial(how)
-		defer p.conn.Close()
+		defer p.Conn.Close()
 		if how == "tls" {
-			p.line()
+			p.Line()
 		}
 		sent := make(chan struct{})
 		go func() {
 			defer close(sent)
-			_, _ = p.conn.Write(in)
-			_ = p.conn.(*tls.Conn).CloseWrite()
+			_, _ = p.Conn.Write(in)
+			_ = p.Conn.(*tls.Conn).CloseWrite()
 		}()
-		out, err := io.ReadAll(p.r)
+		out, err := io.ReadAll(p.R)
 		<-sent
 		if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 			t.Fatalf("no end after %q", out)
@@ -99,10 +101,10 @@ func TestFuzzSeedsKeepTheServerAlive(t *testing.T) {
 	r := newRig(t)
 	for _, s := range sessionSeeds {
 		p := r.dial("login")
-		p.send(s)
-		_ = p.conn.(*tls.Conn).CloseWrite()
-		_ = p.conn.SetDeadline(time.Now().Add(peerPatience))
-		out, err := io.ReadAll(p.r)
+		p.Send(s)
+		_ = p.Conn.(*tls.Conn).CloseWrite()
+		_ = p.Conn.SetDeadline(time.Now().Add(dialogtest.Patience))
+		out, err := io.ReadAll(p.R)
 		checkResponses(t, out, err)
 	}
 	r.dial("login").ok("NOOP")

@@ -3,8 +3,6 @@ package imapserver
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,8 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
+
+	"waxwing/internal/dialogtest"
 )
 
 // TestGoIMAPClient works with the server as an independent implementation understands the protocol.
@@ -23,10 +23,10 @@ func TestGoIMAPClient(t *testing.T) {
 	for i := 1; i <= 5; i++ {
 		r.fill("INBOX", testMessage(i))
 	}
-	_, clientTLS := testTLS()
+	keys := dialogtest.KeysFor(t, hostname)
 	updates := make(chan uint32, 16)
 	c, err := imapclient.DialStartTLS(r.plain, &imapclient.Options{
-		TLSConfig: clientTLS,
+		TLSConfig: keys.Client,
 		UnilateralDataHandler: &imapclient.UnilateralDataHandler{
 			Mailbox: func(d *imapclient.UnilateralDataMailbox) {
 				if d.NumMessages != nil {
@@ -113,7 +113,7 @@ func TestGoIMAPClient(t *testing.T) {
 		if n != 4 {
 			t.Fatalf("told of %d messages", n)
 		}
-	case <-time.After(peerPatience):
+	case <-time.After(dialogtest.Patience):
 		t.Fatal("IDLE tells nothing")
 	}
 	must(idle.Close())
@@ -155,17 +155,12 @@ func TestPythonImaplib(t *testing.T) {
 	}
 	r := newRig(t)
 	r.fill("INBOX", testMessage(1), testMessage(2), testMessage(3))
-	serverTLS, _ := testTLS()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	cert, err := x509.ParseCertificate(serverTLS.Certificates[0].Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, dialogtest.KeysFor(t, hostname).PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	host, port, _ := strings.Cut(r.plain, ":")
-	ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), dialogtest.Patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, python, "-c", imaplibScript, host, port, ca, testLogin, testPassword).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "done\n") {

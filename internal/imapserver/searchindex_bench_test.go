@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing/internal/dialogtest"
 )
 
 // BenchmarkSearchIndexed searches 100,000 messages of 4 KB through the index; BenchmarkFetch searches 10,000 without.
@@ -40,7 +42,7 @@ func BenchmarkSearchIndexed(b *testing.B) {
 		{"two rare words", "BODY wonderland NOT SUBJECT quarterly"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			p := &peer{t: b, conn: p.conn, r: p.r, tag: p.tag + 1000}
+			p := &peer{Peer: &dialogtest.Peer{TB: b, Conn: p.Conn, R: p.R}, tag: p.tag + 1000}
 			b.ReportAllocs()
 			for b.Loop() {
 				p.drain(fmt.Sprintf("SEARCH CHARSET UTF-8 %s", c.keys))

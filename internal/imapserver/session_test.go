@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/dialogtest"
 )
 
 // failing is an Authenticator with a defect.
@@ -33,14 +34,14 @@ func TestAPanicEndsOneSessionOnly(t *testing.T) {
 		o.Hooks.Panic = func() { panics <- struct{}{} }
 	})
 	p := r.dial("tls")
-	p.line()
-	p.send("a LOGIN a b\r\n")
-	if _, err := p.r.ReadString('\n'); err == nil {
+	p.Line()
+	p.Send("a LOGIN a b\r\n")
+	if _, err := p.R.ReadString('\n'); err == nil {
 		t.Error("the session went on")
 	}
 	<-panics
 	p = r.dial("tls")
-	p.line()
+	p.Line()
 	p.ok("NOOP")
 }
 
@@ -60,9 +61,9 @@ func TestBeforeLoginEverythingIsBounded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := r.on(t).dial("plain")
-			p.line()
-			go func() { _, _ = io.WriteString(p.conn, c.send+"z LOGOUT\r\n") }()
-			if got := p.gone(); !strings.Contains(got, c.want) {
+			p.Line()
+			go func() { _, _ = io.WriteString(p.Conn, c.send+"z LOGOUT\r\n") }()
+			if got := p.Gone(); !strings.Contains(got, c.want) {
 				t.Fatalf("got %.300q, want %q", got, c.want)
 			}
 		})
@@ -75,9 +76,9 @@ func TestASlowLoginIsCut(t *testing.T) {
 	for _, how := range []string{"plain", "tls"} {
 		p := r.dial(how)
 		if how == "plain" {
-			_, _ = io.WriteString(p.conn, "a LOG") // fails where the server was faster
+			_, _ = io.WriteString(p.Conn, "a LOG") // fails where the server was faster
 		}
-		p.gone()
+		p.Gone()
 	}
 }
 
@@ -94,20 +95,20 @@ func TestPlaintextBehindStartTLSHasNoEffect(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			p := r.on(t).dial("plain")
-			p.line()
-			p.send("a STARTTLS\r\n" + c.injected)
-			if got := p.line(); got != "a OK Begin TLS negotiation now" {
+			p.Line()
+			p.Send("a STARTTLS\r\n" + c.injected)
+			if got := p.Line(); got != "a OK Begin TLS negotiation now" {
 				t.Fatal(got)
 			}
-			_, clientTLS := testTLS()
-			over := tls.Client(p.conn, clientTLS)
+			keys := dialogtest.KeysFor(t, hostname)
+			over := tls.Client(p.Conn, keys.Client)
 			if err := over.Handshake(); err != nil {
 				return // what was not discarded was no handshake: the session has ended, which is as good
 			}
-			p.conn = over
-			p.r.Reset(over)
-			p.send("d SELECT INBOX\r\n")
-			if got := p.line(); got != "d BAD Log in first" {
+			p.Conn = over
+			p.R.Reset(over)
+			p.Send("d SELECT INBOX\r\n")
+			if got := p.Line(); got != "d BAD Log in first" {
 				t.Fatalf("the injected commands had an effect: %q", got)
 			}
 			p.ok("LOGIN " + testLogin + " \"" + testPassword + "\"")
@@ -134,8 +135,8 @@ func TestRefusedLiteralsNeverBecomeCommands(t *testing.T) {
 			t.Fatalf("%.40q: %q", c.send, got)
 		}
 	}
-	p.send("z CREATE {99999999999+}\r\n")
-	if got := p.gone(); got != "* BYE Refused literal too large\r\n" {
+	p.Send("z CREATE {99999999999+}\r\n")
+	if got := p.Gone(); got != "* BYE Refused literal too large\r\n" {
 		t.Fatalf("got %q", got)
 	}
 }
@@ -145,10 +146,10 @@ func TestPipelinedCommandsAreAnsweredInOrder(t *testing.T) {
 	r := newRig(t)
 	r.fill("INBOX", testMessage(1), testMessage(2))
 	p := r.dial("login")
-	p.send("a SELECT INBOX\r\nb FETCH 1 UID\r\nc UID SEARCH ALL\r\nd NOOP\r\n")
+	p.Send("a SELECT INBOX\r\nb FETCH 1 UID\r\nc UID SEARCH ALL\r\nd NOOP\r\n")
 	var tagged []string
 	for len(tagged) < 4 {
-		if line := p.line(); !strings.HasPrefix(line, "*") {
+		if line := p.Line(); !strings.HasPrefix(line, "*") {
 			tagged = append(tagged, line[:4])
 		}
 	}
@@ -161,18 +162,18 @@ func TestShutdownSaysByeToEverySession(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	idle := r.dial("login")
-	idle.send("a IDLE\r\n")
-	idle.line()
+	idle.Send("a IDLE\r\n")
+	idle.Line()
 	waiting := r.dial("login")
 	stranger := r.dial("plain")
-	stranger.line()
-	ctx, cancel := context.WithTimeout(t.Context(), peerPatience)
+	stranger.Line()
+	ctx, cancel := context.WithTimeout(t.Context(), dialogtest.Patience)
 	defer cancel()
 	if err := r.server.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []*peer{idle, waiting, stranger} {
-		if got := p.gone(); !strings.Contains(got, "* BYE [UNAVAILABLE] Server is shutting down") {
+		if got := p.Gone(); !strings.Contains(got, "* BYE [UNAVAILABLE] Server is shutting down") {
 			t.Errorf("got %q", got)
 		}
 	}
@@ -182,7 +183,7 @@ func TestShutdownCutsASessionThatHangs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	p := r.dial("login")
-	p.send("a APPEND INBOX {100+}\r\nhalf")
+	p.Send("a APPEND INBOX {100+}\r\nhalf")
 	p2 := r.dial("login") // the first command has been read when the second session is served
 	p2.ok("NOOP")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -190,7 +191,7 @@ func TestShutdownCutsASessionThatHangs(t *testing.T) {
 	if err := r.server.Shutdown(ctx); err == nil {
 		t.Log("the command had not begun")
 	}
-	p.gone()
+	p.Gone()
 	if m, err := r.store.Mailbox(t.Context(), testAccount, "INBOX"); err != nil || m.Messages != 0 {
 		t.Fatalf("half a message was kept: %+v, %v", m, err)
 	}
@@ -204,10 +205,10 @@ func TestTooManySessionsAreRefused(t *testing.T) {
 		o.Hooks.Refused = func(reason string) { refused <- reason }
 	})
 	a, b := r.dial("plain"), r.dial("plain")
-	a.line()
-	b.line()
+	a.Line()
+	b.Line()
 	c := r.dial("plain")
-	if got := c.gone(); got != "* BYE [UNAVAILABLE] Too many connections\r\n" {
+	if got := c.Gone(); got != "* BYE [UNAVAILABLE] Too many connections\r\n" {
 		t.Fatalf("got %q", got)
 	}
 	if got := <-refused; got != "sessions" {
@@ -226,12 +227,12 @@ func TestAPeerThatLeavesEndsItsCommand(t *testing.T) {
 	p := r.dial("login")
 	p.ok("SELECT INBOX")
 	for range 200 {
-		p.send("a FETCH 1:* BODY.PEEK[]\r\n")
+		p.Send("a FETCH 1:* BODY.PEEK[]\r\n")
 	}
-	_ = p.conn.Close()
+	_ = p.Conn.Close()
 	select {
 	case <-closed:
-	case <-time.After(peerPatience):
+	case <-time.After(dialogtest.Patience):
 		t.Fatal("the session goes on without its peer")
 	}
 }
@@ -367,7 +368,7 @@ func flip(t *testing.T, dir string, want []byte) (places int) {
 func TestADamagedMessageHarmsOnlyItself(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	r := serve(t, openStore(t, dir))
+	r := serve(t, dialogtest.OpenStore(t, dir, testAccount))
 	noise := make([]byte, 6000) // does not shrink, so that it is found on disk as it is
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range noise {

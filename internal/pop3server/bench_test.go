@@ -25,10 +25,10 @@ func BenchmarkRetr(b *testing.B) {
 	r.fill(texts...)
 	p := r.dial("login")
 	p.ok("STAT")
-	if err := p.conn.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+	if err := p.Conn.SetDeadline(time.Now().Add(time.Hour)); err != nil {
 		b.Fatal(err)
 	}
-	p.r = bufio.NewReaderSize(p.conn, 64<<10)
+	p.R = bufio.NewReaderSize(p.Conn, 64<<10)
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -38,10 +38,10 @@ func BenchmarkRetr(b *testing.B) {
 		for i := range group {
 			fmt.Fprintf(&commands, "RETR %d\r\n", (done+i)%n+1)
 		}
-		p.send(commands.String())
+		p.Send(commands.String())
 		for range group {
 			for {
-				line, err := p.r.ReadSlice('\n')
+				line, err := p.R.ReadSlice('\n')
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -11,17 +11,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"waxwing/internal/dialogtest"
 )
 
 // TestPoplib lets Python's poplib fetch mail; python3 is one of the packages that the project's tests need.
 func TestPoplib(t *testing.T) {
 	t.Parallel()
-	k, err := testKeys()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, k.certificate, 0o600); err != nil {
+	if err := os.WriteFile(ca, dialogtest.KeysFor(t, hostname).PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, mode := range []string{"plain", "tls"} {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/dialogtest"
 	"waxwing/internal/listen"
 	"waxwing/internal/store"
 )
@@ -64,7 +65,7 @@ func TestLargeMessagesAreStreamedExactly(t *testing.T) {
 			t.Errorf("TOP of a large message: %q", top)
 		}
 		p.ok("QUIT")
-		p.gone() // nothing runs any more
+		p.Gone() // nothing runs any more
 		if n := count.open.Load(); n != 0 {
 			t.Errorf("%d messages are still open", n)
 		}
@@ -146,8 +147,8 @@ func TestMessagesDeletedElsewhereKeepTheirNumbers(t *testing.T) {
 	if got := p.ok("STAT"); !strings.HasPrefix(got, "3 ") {
 		t.Errorf("STAT: %s", got)
 	}
-	p.send("RETR 2\r\n")
-	if line := p.line(); !strings.HasPrefix(line, "-ERR [SYS/PERM]") {
+	p.Send("RETR 2\r\n")
+	if line := p.Line(); !strings.HasPrefix(line, "-ERR [SYS/PERM]") {
 		t.Errorf("RETR of a message that is gone: %s", line)
 	}
 	if _, body := p.lines("RETR 3"); body != letter(3) {
@@ -171,22 +172,22 @@ func TestConnectionLostDeletesNothing(t *testing.T) {
 	r.fill(letter(1))
 	p := r.dial("login")
 	p.ok("DELE 1")
-	p.send("QUIT")
-	if err := p.conn.Close(); err != nil {
+	p.Send("QUIT")
+	if err := p.Conn.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for { // the lock goes with the session
 		p = r.dial("tls")
-		p.line()
+		p.Line()
 		p.ok("USER " + testLogin)
-		p.send("PASS " + testPassword + "\r\n")
-		if line := p.line(); line == "+OK Logged in, 1 messages" {
+		p.Send("PASS " + testPassword + "\r\n")
+		if line := p.Line(); line == "+OK Logged in, 1 messages" {
 			return
 		} else if !strings.HasPrefix(line, "-ERR [IN-USE]") {
 			t.Fatal(line)
 		}
-		p.send("QUIT\r\n")
-		p.gone()
+		p.Send("QUIT\r\n")
+		p.Gone()
 	}
 }
 
@@ -203,8 +204,8 @@ func TestQuitDeletesThoughThePeerHasGone(t *testing.T) {
 	})
 	defer stop()
 	p := r.dial("login")
-	p.send("DELE 1\r\nQUIT\r\n")
-	if err := p.conn.Close(); err != nil {
+	p.Send("DELE 1\r\nQUIT\r\n")
+	if err := p.Conn.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -232,8 +233,8 @@ func TestFloodBeforeLoginIsCut(t *testing.T) {
 		"NO\x00OP\rX\n\r\n",
 	} {
 		p := r.dial("plain")
-		go func() { _, _ = io.WriteString(p.conn, flood) }()
-		out := p.gone()
+		go func() { _, _ = io.WriteString(p.Conn, flood) }()
+		out := p.Gone()
 		last := out[strings.LastIndex(strings.TrimRight(out, "\r\n"), "\n")+1:]
 		if !strings.HasPrefix(last, "-ERR") {
 			t.Errorf("last word to %.10q...: %q", flood, last)
@@ -247,14 +248,14 @@ func TestSlowLoginIsCut(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Limits.TimeBefore = 300 * time.Millisecond })
 	p := r.dial("plain")
 	for { // to the end of the session, or that of the peer's patience
-		if _, err := io.WriteString(p.conn, "CAPA\r\n"); err != nil {
+		if _, err := io.WriteString(p.Conn, "CAPA\r\n"); err != nil {
 			break
 		}
-		if _, err := p.r.ReadString('\n'); err != nil {
+		if _, err := p.R.ReadString('\n'); err != nil {
 			break
 		}
 	}
-	p.gone()
+	p.Gone()
 }
 
 func TestIdleSessionIsClosedWithoutDeleting(t *testing.T) {
@@ -262,8 +263,8 @@ func TestIdleSessionIsClosedWithoutDeleting(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Limits.Idle = 200 * time.Millisecond })
 	r.fill(letter(1))
 	p := r.dial("tls")
-	p.send("USER " + testLogin + "\r\nPASS " + testPassword + "\r\nDELE 1\r\n") // at once: the peer may be slower than Idle
-	if said := p.gone(); strings.Count(said, "+OK") != 4 || !strings.HasSuffix(said, "+OK Message 1 marked\r\n") {
+	p.Send("USER " + testLogin + "\r\nPASS " + testPassword + "\r\nDELE 1\r\n") // at once: the peer may be slower than Idle
+	if said := p.Gone(); strings.Count(said, "+OK") != 4 || !strings.HasSuffix(said, "+OK Message 1 marked\r\n") {
 		t.Errorf("up to the autologout: %q", said)
 	}
 	if m, err := r.store.Mailbox(t.Context(), testAccount, "INBOX"); err != nil || m.Messages != 1 {
@@ -276,15 +277,15 @@ func TestShutdownEndsIdleSessions(t *testing.T) {
 	r := newRig(t)
 	r.fill(letter(1))
 	waiting, active := r.dial("plain"), r.dial("login")
-	waiting.line()
+	waiting.Line()
 	active.ok("DELE 1")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := r.server.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
-	waiting.gone()
-	active.gone()
+	waiting.Gone()
+	active.Gone()
 	if m, err := r.store.Mailbox(ctx, testAccount, "INBOX"); err != nil || m.Messages != 1 {
 		t.Errorf("%d messages after a shutdown without QUIT, %v", m.Messages, err)
 	}
@@ -305,10 +306,10 @@ func TestSessionsAreBounded(t *testing.T) {
 		o.Metrics.Refused = func(reason string) { refused.Store(reason, true) }
 	})
 	first, second := r.dial("plain"), r.dial("plain")
-	first.line()
-	second.line()
+	first.Line()
+	second.Line()
 	third := r.dial("plain")
-	if said := third.gone(); !strings.HasPrefix(said, "-ERR [SYS/TEMP]") {
+	if said := third.Gone(); !strings.HasPrefix(said, "-ERR [SYS/TEMP]") {
 		t.Errorf("one too many: %q", said)
 	}
 	if _, ok := refused.Load("sessions"); !ok {
@@ -373,8 +374,8 @@ func TestDamageHarmsOneMessage(t *testing.T) {
 	bad.read, bad.cut = fmt.Errorf("read: %w", store.ErrCorrupt), true
 	bad.mu.Unlock()
 	for _, command := range []string{"RETR 1", "TOP 1 1"} {
-		p.send(command + "\r\n")
-		if line := p.line(); line != "-ERR [SYS/PERM] The stored message is damaged" {
+		p.Send(command + "\r\n")
+		if line := p.Line(); line != "-ERR [SYS/PERM] The stored message is damaged" {
 			t.Errorf("%s: %s", command, line)
 		}
 	}
@@ -385,8 +386,8 @@ func TestDamageHarmsOneMessage(t *testing.T) {
 		t.Error("the next message is harmed")
 	}
 	// A message that breaks off while it is sent must not look whole.
-	p.send("RETR 2\r\nNOOP\r\n")
-	if said := p.gone(); strings.Contains(said, "\r\n.\r\n") || !strings.HasPrefix(said, "+OK 600018 octets") {
+	p.Send("RETR 2\r\nNOOP\r\n")
+	if said := p.Gone(); strings.Contains(said, "\r\n.\r\n") || !strings.HasPrefix(said, "+OK 600018 octets") {
 		t.Errorf("cut message: %.30q ... %q", said, said[max(0, len(said)-30):])
 	}
 }
@@ -401,8 +402,8 @@ func TestStoreFailuresAreTemporary(t *testing.T) {
 	bad.read = errors.New("input/output error")
 	bad.mu.Unlock()
 	for _, command := range []string{"STAT", "RETR 1"} {
-		p.send(command + "\r\n")
-		if line := p.line(); !strings.HasPrefix(line, "-ERR [SYS/TEMP]") {
+		p.Send(command + "\r\n")
+		if line := p.Line(); !strings.HasPrefix(line, "-ERR [SYS/TEMP]") {
 			t.Errorf("%s: %s", command, line)
 		}
 	}
@@ -411,25 +412,25 @@ func TestStoreFailuresAreTemporary(t *testing.T) {
 	bad.mu.Unlock()
 	p.ok("STAT")
 	p.ok("DELE 1")
-	p.send("QUIT\r\n")
-	if said := p.gone(); said != "-ERR [SYS/TEMP] Deleted messages not removed\r\n" {
+	p.Send("QUIT\r\n")
+	if said := p.Gone(); said != "-ERR [SYS/TEMP] Deleted messages not removed\r\n" {
 		t.Errorf("QUIT: %q", said)
 	}
 }
 
 func TestDirectoryDownIsTemporary(t *testing.T) {
 	t.Parallel()
-	au, err := auth.New(accounts{down: true}, auth.Options{})
+	au, err := auth.New(dialogtest.Accounts{Down: true}, auth.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := newRig(t, func(o *Options) { o.Auth = au })
 	p := r.dial("tls")
-	p.line()
+	p.Line()
 	for range 5 { // more than the tries: a directory that is down is nobody's guess
 		p.ok("USER " + testLogin)
-		p.send("PASS " + testPassword + "\r\n")
-		if line := p.line(); !strings.HasPrefix(line, "-ERR [SYS/TEMP]") {
+		p.Send("PASS " + testPassword + "\r\n")
+		if line := p.Line(); !strings.HasPrefix(line, "-ERR [SYS/TEMP]") {
 			t.Fatal(line)
 		}
 	}
@@ -449,8 +450,8 @@ func TestDefectEndsOneSessionOnly(t *testing.T) {
 	})
 	r.fill(letter(1))
 	p := r.dial("login")
-	p.send("UIDL\r\n")
-	p.gone()
+	p.Send("UIDL\r\n")
+	p.Gone()
 	<-seen
 	again := r.dial("login") // the lock of the maildrop went with the session
 	again.ok("STAT")

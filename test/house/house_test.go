@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/control/...", "internal/transfer", "internal/doctor"},
 	{"internal/smtpserver", "internal/imapserver", "internal/pop3server"},
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport"},
-	{"internal/directory/...", "internal/auth"},
+	{"internal/directory/...", "internal/auth", "internal/dialogtest"},
 	{"internal/digest", "internal/message", "internal/smtp"},
 	{"internal/store/...", "internal/mailfile"},
 	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest"},
