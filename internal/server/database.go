@@ -32,11 +32,11 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*s
 		}
 		return db, nil
 	}
-	lines, err := readSecret(cfg.Store.DSNFile, 1)
+	dsn, err := readDSN(cfg)
 	if err != nil {
-		return nil, control.Errorf(control.Invalid, "open store: store.dsn_file: %v", err)
+		return nil, err
 	}
-	db, err := postgres.Open(ctx, postgres.Options{DSN: lines[0], Logger: log})
+	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log})
 	if errors.Is(err, postgres.ErrInUse) {
 		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: one server, or one command while it is stopped, at a time")
 	}
@@ -44,6 +44,15 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*s
 		return nil, control.Errorf(control.Unavailable, "open store: %v", err)
 	}
 	return db, nil
+}
+
+// readDSN reads the connection string of PostgreSQL.
+func readDSN(cfg *config.Config) (string, error) {
+	lines, err := readSecret(cfg.Store.DSNFile, 1)
+	if err != nil {
+		return "", control.Errorf(control.Invalid, "open store: store.dsn_file: %v", err)
+	}
+	return lines[0], nil
 }
 
 // openBlobs opens what holds the octets of messages.

@@ -9,8 +9,10 @@ import (
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/store"
 	"waxwing/internal/store/objects/s3test"
 	"waxwing/internal/store/postgres/pgtest"
+	"waxwing/internal/store/search"
 )
 
 func TestSecretsAreReadFromPrivateFiles(t *testing.T) {
@@ -40,8 +42,9 @@ func TestSecretsAreReadFromPrivateFiles(t *testing.T) {
 	}
 }
 
-func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
-	t.Parallel()
+// ownPostgres starts a server and returns the file with its connection string.
+func ownPostgres(t *testing.T) (dsn string) {
+	t.Helper()
 	cluster, err := pgtest.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +54,16 @@ func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	dsn := filepath.Join(t.TempDir(), "dsn")
+	dsn = filepath.Join(t.TempDir(), "dsn")
 	if err := os.WriteFile(dsn, []byte(cluster.DSN("")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dsn
+}
+
+func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
+	t.Parallel()
+	dsn := ownPostgres(t)
 	service, err := s3test.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -110,4 +119,34 @@ func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
 			t.Errorf("subjects %v", got)
 		}
 	})
+}
+
+// TestSearchHasItsIndexInPostgres waits until the index excludes what does not hold a word.
+func TestSearchHasItsIndexInPostgres(t *testing.T) {
+	t.Parallel()
+	dsn := ownPostgres(t)
+	state, err := OpenState(t.Context(), newNode(t, func(c *config.Config) {
+		c.Store = config.Store{Driver: config.Postgres, DSNFile: dsn}
+	}), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := state.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	file(t, state.Store, "Subject: =?utf-8?B?5oKo55qE55S15a2Q5Y+R56Wo?=\r\n\r\nbody\r\n")
+	indexed(t, state, 1)
+	for needle, want := range map[string]int{"发票": 1, "会议": 0} {
+		if hits := state.Store.Candidates(t.Context(), 1, []byte(needle), search.Subject); hits == nil || len(hits.IDs) != want {
+			t.Errorf("%s: found %+v", needle, hits)
+		}
+	}
+	if v, err := state.Store.Verify(t.Context(), store.VerifyOptions{}); err != nil || v.Problems > 0 {
+		t.Errorf("verified %+v, %v", v, err)
+	}
+	if _, err := os.Stat(filepath.Join(state.cfg.DataDir, searchName)); err == nil {
+		t.Error("there is a file of the index too")
+	}
 }

@@ -11,7 +11,7 @@ import (
 	"waxwing/internal/pop3server"
 	"waxwing/internal/queue"
 	"waxwing/internal/smtpserver"
-	"waxwing/internal/store/search/fts"
+	"waxwing/internal/store/search/follow"
 	"waxwing/internal/transport"
 )
 
@@ -61,12 +61,12 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 }
 
 // registerSearch reports where the index of the text of messages stands.
-func registerSearch(reg *prometheus.Registry, status func() fts.Status) {
+func registerSearch(reg *prometheus.Registry, status func() follow.Status) {
 	reg.MustRegister(
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_search_indexed_total", Help: "Messages whose text came into the search index."},
 			func() float64 { return float64(status().Indexed) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_search_lag_messages", Help: "Messages that the search index has still to take in, about: searches read them instead."},
-			func() float64 { return float64(status().Lag()) }),
+			func() float64 { return float64(status().Waiting) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_search_rebuilds_total", Help: "Times that the search index was begun anew because its file was damaged or out of date."},
 			func() float64 { return float64(status().Rebuilds) }),
 	)

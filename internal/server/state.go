@@ -21,7 +21,9 @@ import (
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/keyring"
+	"waxwing/internal/store/search/follow"
 	"waxwing/internal/store/search/fts"
+	"waxwing/internal/store/search/tsv"
 )
 
 // The names in the data directory.
@@ -43,7 +45,7 @@ type State struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	lock   io.Closer
-	search *fts.Index // the store's
+	search index // the store's
 }
 
 // CreateDataDir makes the data directory of a new server.
@@ -111,12 +113,27 @@ func userName(uid int) string {
 	return id
 }
 
-// newSearch makes the index of the text of messages. Every process that opens the store brings it along, so that it never
-// belongs to another state of the store.
-func newSearch(cfg *config.Config, log *slog.Logger) (*fts.Index, error) {
-	idx, err := fts.New(fts.Options{
-		Path: filepath.Join(cfg.DataDir, searchName), Pick: new(digest.TextPicker).Pick, Logger: log.With("part", "search"),
-	})
+// index is an index of the text of messages.
+type index interface {
+	store.Searcher
+	Status() follow.Status
+	Purged(acct store.AccountID, ids []store.MessageID)
+}
+
+// newSearch makes the index: a file of its own beside SQLite, tables beside the others in PostgreSQL. Every process that opens
+// the store brings it along, so that the file never belongs to another state of the store.
+func newSearch(cfg *config.Config, log *slog.Logger) (idx index, err error) {
+	log = log.With("part", "search")
+	pick := new(digest.TextPicker).Pick
+	if cfg.Store.Driver == config.Postgres {
+		var dsn string
+		if dsn, err = readDSN(cfg); err != nil {
+			return nil, err
+		}
+		idx, err = tsv.New(tsv.Options{DSN: dsn, Pick: pick, Logger: log})
+	} else {
+		idx, err = fts.New(fts.Options{Path: filepath.Join(cfg.DataDir, searchName), Pick: pick, Logger: log})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}

@@ -40,7 +40,7 @@ type repair struct {
 
 // Repair verifies the store and mends what can be mended from what is there: counts, references and accounts of segments are made
 // anew, summaries and rows of contents come from the octets, messages without a mailbox go to a mailbox "Recovered" of their
-// owner. An entry whose message is lost is removed. Damaged octets can't be mended: they are noted, keep their place, and
+// owner. An entry whose message is lost is removed. A wrong index of text is made anew. Damaged octets can't be mended: they are noted, keep their place, and
 // the mailbox keeps what is known of the message; when the same content comes again, by an import say, it takes their place.
 func (s *Store) Repair(ctx context.Context, opts RepairOptions) (Repaired, error) {
 	r := &repair{s: s, opts: opts}
@@ -54,7 +54,7 @@ func (s *Store) Repair(ctx context.Context, opts RepairOptions) (Repaired, error
 	if err != nil {
 		return r.out, err
 	}
-	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.contents, r.refsAndSegments} {
+	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.contents, r.refsAndSegments, r.search} {
 		if err := step(ctx); err != nil {
 			return r.out, fmt.Errorf("store: repair: %w", err)
 		}
@@ -69,11 +69,15 @@ func (r *repair) fix(ctx context.Context, p Problem, how string, fn func(tx *Tx)
 			return err
 		}
 	}
+	r.fixed(p, how)
+	return nil
+}
+
+func (r *repair) fixed(p Problem, how string) {
 	r.out.Fixed++
 	if r.opts.Fixed != nil {
 		r.opts.Fixed(p, how)
 	}
-	return nil
 }
 
 // of returns the problems of a kind.
@@ -287,6 +291,24 @@ func (r *repair) refsAndSegments(ctx context.Context) error {
 	}
 	if list := r.of(ProblemSegment); len(list) > 0 {
 		return r.fix(ctx, list[0], "segments summed anew", (*Tx).resumSegments)
+	}
+	return nil
+}
+
+// search has the index of text made anew when something is wrong with it.
+func (r *repair) search(ctx context.Context) error {
+	list := r.of(ProblemSearch)
+	index, ok := r.s.opts.Search.(SearchProver)
+	if len(list) == 0 || !ok {
+		return nil
+	}
+	if !r.opts.DryRun {
+		if err := index.Renew(ctx); err != nil {
+			return err
+		}
+	}
+	for _, p := range list {
+		r.fixed(p, "the index is made anew in the background")
 	}
 	return nil
 }

@@ -23,7 +23,17 @@ type Searcher interface {
 	Close() error
 }
 
-// SearchSource is what a Searcher reads. Ids of messages ascend over all accounts in the order of commits.
+// SearchProver is a Searcher that can prove its index, and make it anew.
+type SearchProver interface {
+	// Prove compares the index with the messages of an account, 0 for all: no message is left out, nothing of one that is gone
+	// stays, and the terms of a random sample are all in the lists. What the index does not claim to know is no fault.
+	Prove(ctx context.Context, acct AccountID, found func(m MessageRef, text string)) error
+	// Renew has the index made anew in the background.
+	Renew(ctx context.Context) error
+}
+
+// SearchSource is what a Searcher reads. On one node ids of messages ascend over all accounts in the order of commits; on
+// several they don't.
 type SearchSource interface {
 	MessagesAfter(ctx context.Context, after MessageID, limit int) ([]MessageRef, error)
 	GoneMessages(ctx context.Context, ids []MessageID) ([]MessageID, error)

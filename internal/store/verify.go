@@ -24,6 +24,7 @@ const (
 	ProblemRefs     ProblemKind = "refs"     // the references of a content are recorded wrongly
 	ProblemContent  ProblemKind = "content"  // the octets of a message are damaged
 	ProblemSegment  ProblemKind = "segment"  // the octets of a segment are accounted wrongly
+	ProblemSearch   ProblemKind = "search"   // the index of text lacks something, or has what is gone
 )
 
 // Problem is one thing that is not as it should be, with as much of whose it is as is known.
@@ -70,8 +71,8 @@ type verification struct {
 }
 
 // Verify compares everything that the store keeps with everything else, while it is in use: counts with entries, entries with
-// messages, messages with contents, contents with their checksums and SHA-256, segments with rows. It changes nothing. Problems
-// go to Found; the error says only that it could not go on.
+// messages, messages with contents, contents with their checksums and SHA-256, segments with rows, the index of text with messages. It changes nothing.
+// Problems go to Found; the error says only that it could not go on.
 func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (Verified, error) {
 	v := &verification{s: s, opts: opts, refs: make(map[int64]int64), pace: newPace(opts.Rate, opts.wait)}
 	steps := []func(context.Context) error{v.database, v.accounts, v.messages, v.references, v.segments}
@@ -79,7 +80,7 @@ func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (Verified, error
 		steps = []func(context.Context) error{v.accounts}
 	}
 	if !opts.RowsOnly {
-		steps = append(steps, v.contents)
+		steps = append(steps, v.contents, v.search)
 	}
 	if err := v.begin(ctx); err != nil {
 		return v.done, fmt.Errorf("store: verify: %w", err)
@@ -374,4 +375,17 @@ func (v *verification) segments(ctx context.Context) error {
 		return nil
 	}, segmentQuery)
 	return v.damagedRows(0, err)
+}
+
+// search has the index of text prove itself, if there is one that can.
+func (v *verification) search(ctx context.Context) error {
+	index, ok := v.s.opts.Search.(SearchProver)
+	if !ok {
+		return nil
+	}
+	err := index.Prove(ctx, v.opts.Account, func(m MessageRef, text string) {
+		v.found(Problem{Kind: ProblemSearch, Account: m.Account, Message: m.Message, Text: text})
+	})
+	v.progress()
+	return err
 }

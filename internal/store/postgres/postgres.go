@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"runtime"
 	"strconv"
@@ -25,7 +26,6 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"waxwing/internal/store"
-	"waxwing/internal/store/sqlite"
 )
 
 // Options of Open. Zero values mean the defaults given here.
@@ -70,6 +70,17 @@ func Open(ctx context.Context, o Options) (*store.Database, error) {
 
 // asItIs is the preparation of a connection that needs none.
 func asItIs(context.Context, *pgx.Conn) error { return nil }
+
+// OpenPool opens at most n connections that read and write beside the store's, with settings of their own. It looks at
+// nothing of the database: Open has done so.
+func OpenPool(dsn string, n int, settings map[string]string) (*sql.DB, error) {
+	cfg, err := parse(dsn)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(cfg.RuntimeParams, settings)
+	return openPool(cfg, n, asItIs), nil
+}
 
 // where names the database for messages, without user and password.
 func where(cfg *pgx.ConnConfig) string {
@@ -118,7 +129,7 @@ func prepare(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err := checkServer(ctx, db, log); err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, schema{sqlite.Migrations()})
+	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations())
 	if err != nil {
 		return err
 	}

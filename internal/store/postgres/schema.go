@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"path"
 	"regexp"
 	"strings"
+
+	"waxwing/internal/store/sqlite"
 )
 
 // rewrites turn the schema's SQL, which is written for SQLite, into PostgreSQL's. There is one text of the schema, so that
@@ -28,12 +31,31 @@ var rewrites = []struct {
 	{regexp.MustCompile(`\)\s*(?:STRICT|WITHOUT ROWID)(?:\s*,\s*(?:STRICT|WITHOUT ROWID))*\s*;`), `);`},
 }
 
-// schema is the migrations of package sqlite in PostgreSQL's words.
+//go:embed migrations/*.sql
+var own embed.FS
+
+// schema is the migrations of package sqlite in PostgreSQL's words, and those that are PostgreSQL's alone.
 type schema struct{ fs.FS }
+
+// migrations are the steps of the schema, by their number.
+func migrations() fs.FS { return schema{sqlite.Migrations()} }
+
+// ReadDir implements fs.ReadDirFS.
+func (s schema) ReadDir(name string) ([]fs.DirEntry, error) {
+	shared, err := fs.ReadDir(s.FS, name)
+	if err != nil {
+		return nil, err
+	}
+	alone, err := own.ReadDir(path.Join("migrations", name))
+	return append(shared, alone...), err
+}
 
 // Open implements fs.FS.
 func (s schema) Open(name string) (fs.File, error) {
 	f, err := s.FS.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return own.Open(path.Join("migrations", name))
+	}
 	if err != nil || path.Ext(name) != ".sql" {
 		return f, err
 	}

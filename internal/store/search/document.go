@@ -2,6 +2,7 @@ package search
 
 import (
 	"io"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -166,6 +167,9 @@ func (d *Document) AppendTerms(dst []byte) []byte {
 	}
 	return dst
 }
+
+// IsGram tells a term by which messages are excluded from one of a word.
+func IsGram(term string) bool { return term != "" && strings.IndexByte(letters, term[0]) >= 0 }
 
 // gramSet is a set of grams: open addressing, at most half full.
 type gramSet struct {

@@ -13,7 +13,6 @@ package fts
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -21,13 +20,14 @@ import (
 
 	"waxwing/internal/store"
 	"waxwing/internal/store/search"
+	"waxwing/internal/store/search/follow"
 )
 
 // Options of New. Zero values mean the defaults given here.
 type Options struct {
 	Path string // of the database file; required
-	// Pick fills a document with the text of a message. It is called by one goroutine. Required.
-	Pick   func(d *search.Document, r io.ReaderAt, size int64) error
+	// Pick fills a document with the text of a message. Required.
+	Pick   follow.Pick
 	Logger *slog.Logger
 	Stem   bool // take the plural off English words
 
@@ -49,7 +49,7 @@ func (o *Options) setDefaults() {
 		o.Clock = time.Now
 	}
 	if o.Sleep == nil {
-		o.Sleep = sleep
+		o.Sleep = follow.Sleep
 	}
 	if o.SweepEvery == 0 {
 		o.SweepEvery = time.Hour
@@ -59,15 +59,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.Progress == nil {
 		o.Progress = func(int, store.MessageID) {}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 
@@ -103,7 +94,10 @@ type Index struct {
 	feed feed // of the goroutine
 }
 
-var _ store.Searcher = (*Index)(nil)
+var (
+	_ store.Searcher     = (*Index)(nil)
+	_ store.SearchProver = (*Index)(nil)
+)
 
 // New makes an index that is not started. It touches no file.
 func New(o Options) (*Index, error) {
@@ -111,14 +105,16 @@ func New(o Options) (*Index, error) {
 		return nil, errors.New("fts: path and pick are required")
 	}
 	o.setDefaults()
+	o.Pick = follow.Shared(o.Pick)
 	x := &Index{opts: o, log: o.Logger, wake: make(chan struct{}, 1)}
-	x.feed.doc.Analyzer = search.Analyzer{Stem: o.Stem}
+	x.feed.reader = follow.Reader{Pick: o.Pick, Log: o.Logger, Doc: search.Document{Analyzer: search.Analyzer{Stem: o.Stem}}}
 	return x, nil
 }
 
 // Start implements store.Searcher.
 func (x *Index) Start(src store.SearchSource, next store.MessageID) {
 	x.src, x.next = src, next
+	x.feed.reader.Source = src
 	x.done = make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	x.stop = cancel
@@ -126,9 +122,13 @@ func (x *Index) Start(src store.SearchSource, next store.MessageID) {
 		x.changes.Add(1)
 		x.poke()
 	})
+	loop := follow.Loop{
+		Clock: x.opts.Clock, Sleep: x.opts.Sleep, Wake: x.wake, Idle: x.opts.SweepEvery,
+		Changes: x.changes.Load, Failed: x.failed, Fine: func() { x.failure.Store(nil) },
+	}
 	go func() {
 		defer close(x.done)
-		x.run(ctx)
+		loop.Run(ctx, x.step)
 	}()
 }
 
@@ -158,23 +158,11 @@ func (x *Index) Close() error {
 	return err
 }
 
-// Status is where the index stands.
-type Status struct {
-	Indexed  int64           // messages indexed since the start
-	Rebuilds int64           // how often the index was begun anew since the start
-	Upto     store.MessageID // the last message that is indexed
-	Last     store.MessageID // the last message there is
-	Err      error           // why nothing is indexed now, nil when all is well
-}
-
-// Lag is about how many messages are not indexed yet: ids that were skipped count.
-func (s Status) Lag() int64 { return max(0, int64(s.Last-s.Upto)) }
-
 // Status tells where the index stands.
-func (x *Index) Status() Status {
-	s := Status{
+func (x *Index) Status() follow.Status {
+	s := follow.Status{
 		Indexed: x.indexed.Load(), Rebuilds: x.rebuilds.Load(),
-		Upto: store.MessageID(x.upto.Load()), Last: store.MessageID(x.last.Load()),
+		Waiting: max(0, x.last.Load()-x.upto.Load()), // ids that were skipped count
 	}
 	if err := x.failure.Load(); err != nil {
 		s.Err = *err

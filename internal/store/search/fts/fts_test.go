@@ -552,7 +552,7 @@ func TestGoneMessagesLeaveTheIndex(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatal("the sweep removes nothing")
 		}
-		if rows, err := r.idx.rowsAfter(t.Context(), 0, 10); err != nil || len(rows) != 1 {
+		if rows, err := rowsAfter(t.Context(), r.idx.db.writer, 0, 10); err != nil || len(rows) != 1 {
 			t.Errorf("left are %v, %v", rows, err)
 		}
 		r.expect(1, "alpha", 2)
@@ -599,7 +599,7 @@ func TestAFullDiskIsLeftToMail(t *testing.T) {
 	r.start()
 	<-r.naps
 	<-r.naps
-	if s := r.idx.Status(); s.Upto != 0 || !errors.Is(s.Err, store.ErrFull) || s.Lag() != 1 {
+	if s := r.idx.Status(); !errors.Is(s.Err, store.ErrFull) || s.Waiting != 1 {
 		t.Errorf("status %+v", s)
 	}
 	r.mail.set(func() { r.mail.full = nil })

@@ -1,16 +1,13 @@
 package fts
 
 import (
-	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 
 	"waxwing/internal/store"
 )
-
-func readerAt(raw []byte) io.ReaderAt { return bytes.NewReader(raw) }
 
 // forget removes the terms of messages that were purged.
 func (x *Index) forget(ctx context.Context) (did bool, err error) {
@@ -74,7 +71,7 @@ func (x *Index) sweep(ctx context.Context) (more bool, err error) {
 		}
 		f.sweeping, f.at, f.seen = true, 0, changes
 	}
-	rows, err := x.rowsAfter(ctx, f.at, sweepStep)
+	rows, err := rowsAfter(ctx, x.db.writer, f.at, sweepStep)
 	if err != nil {
 		return false, err
 	}
@@ -104,8 +101,8 @@ func (x *Index) sweep(ctx context.Context) (more bool, err error) {
 }
 
 // rowsAfter lists the rows of the index. FTS5 keeps one row of sizes for each.
-func (x *Index) rowsAfter(ctx context.Context, after int64, limit int) ([]int64, error) {
-	rows, err := x.db.writer.QueryContext(ctx, `SELECT id FROM term_docsize WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
+func rowsAfter(ctx context.Context, db *sql.DB, after int64, limit int) ([]int64, error) {
+	rows, err := db.QueryContext(ctx, `SELECT id FROM term_docsize WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("fts: list messages: %w", err)
 	}
