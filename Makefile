@@ -5,7 +5,7 @@ TOOLS    := $(CURDIR)/.tools/bin
 LINT_VERSION := v2.15.0
 S3_VERSION := v1.8.0
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS  := -s -w -X main.version=$(VERSION)
+LDFLAGS  := -s -w -X waxwing/internal/build.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
 .PHONY: build run test test-race bench lint deps s3-deps lint-deps soak fuzz generate clean

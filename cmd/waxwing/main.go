@@ -32,9 +32,6 @@ import (
 	"waxwing/internal/directory"
 )
 
-// version is set by the linker.
-var version = "unknown"
-
 // The exit codes.
 const (
 	exitOK          = 0

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"waxwing/internal/build"
 	"waxwing/internal/config"
 	"waxwing/internal/server"
 	"waxwing/internal/telemetry"
@@ -27,7 +28,7 @@ func (s *session) serve(cfg *config.Config, ready func(server.Ready)) error {
 	level := &slog.LevelVar{}
 	level.Set(cfg.Log.Level)
 	log := telemetry.NewLogger(s.talk, cfg.Log.Format, level)
-	srv, err := server.New(s.ctx, cfg, server.Options{Version: version, Log: log, Level: level, Ready: ready})
+	srv, err := server.New(s.ctx, cfg, server.Options{Version: build.Version, Log: log, Level: level, Ready: ready})
 	if err != nil {
 		return unavailable(fullDisk(cfg, err))
 	}

@@ -15,6 +15,10 @@ type storeCommand struct {
 	Verify storeVerify `cmd:"" help:"Compare everything that is stored with everything else, while the server runs."`
 	Repair storeRepair `cmd:"" help:"Verify, and mend what can be mended."`
 
+	Upgrade  storeUpgrade  `cmd:"" help:"Bring the store to this version of the program, as the start of the server does. The server must be stopped."`
+	Rollback storeRollback `cmd:"" help:"Go back to the copy from before an upgrade: what came since is lost. The server must be stopped."`
+	Copies   storeCopies   `cmd:"" help:"List or remove the copies from before upgrades."`
+
 	Key keyCommand `cmd:"" help:"Look after the keys of encryption at rest."`
 }
 

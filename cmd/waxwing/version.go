@@ -3,12 +3,14 @@ package main
 import (
 	"runtime"
 	"runtime/debug"
+
+	"waxwing/internal/build"
 )
 
 type versionCommand struct{}
 
 func (versionCommand) Run(s *session) error {
-	info := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	info := map[string]string{"version": build.Version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
 	if b, ok := debug.ReadBuildInfo(); ok {
 		for _, set := range b.Settings {
 			if set.Key == "vcs.revision" {

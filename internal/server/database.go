@@ -23,10 +23,10 @@ import (
 // maxSecret bounds a file that holds a secret.
 const maxSecret = 16 << 10
 
-// openDatabase opens the database that the configuration names.
-func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*store.Database, error) {
+// openDatabase opens the database that the configuration names, and brings its tables up to date.
+func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger, u *upgrader) (*store.Database, error) {
 	if cfg.Store.Driver != config.Postgres {
-		db, err := sqlite.Open(ctx, filepath.Join(cfg.DataDir, databaseName), sqlite.Options{})
+		db, err := sqlite.Open(ctx, filepath.Join(cfg.DataDir, databaseName), sqlite.Options{Logger: log, Before: u.before})
 		if err != nil {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
@@ -36,12 +36,12 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger) (*s
 	if err != nil {
 		return nil, err
 	}
-	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log})
+	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log, Before: u.before})
 	if errors.Is(err, postgres.ErrInUse) {
 		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: one server, or one command while it is stopped, at a time")
 	}
 	if err != nil {
-		return nil, control.Errorf(control.Unavailable, "open store: %v", err)
+		return nil, control.Errorf(control.Unavailable, "open store: %w", err)
 	}
 	return db, nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -103,6 +104,7 @@ func TestTheServerRunsOnPostgresAndS3(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
+	refusesToChangeTables(t, cfg)
 	state, err := OpenState(t.Context(), cfg, discard)
 	if err != nil {
 		t.Fatal(err)
@@ -149,4 +151,41 @@ func TestSearchHasItsIndexInPostgres(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(state.cfg.DataDir, searchName)); err == nil {
 		t.Error("there is a file of the index too")
 	}
+}
+
+// refusesToChangeTables holds that the tables of a PostgreSQL are changed by nobody unasked, and that a newer schema is
+// refused. It leaves the database as it was.
+func refusesToChangeTables(t *testing.T, cfg *config.Config) {
+	t.Helper()
+	dsn, err := readDSN(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	exec := func(query string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(what string) {
+		t.Helper()
+		_, err := OpenState(t.Context(), cfg, discard)
+		if control.KindOf(err) != control.Unavailable || !strings.Contains(err.Error(), what) {
+			t.Errorf("%v; want %q in it", err, what)
+		}
+	}
+	exec(`CREATE TABLE newest AS SELECT max(version_id) AS v FROM goose_db_version`)
+	exec(`UPDATE goose_db_version SET version_id = -1 WHERE version_id = (SELECT v FROM newest)`)
+	says("waxwing store upgrade --no-copy")
+	exec(`UPDATE goose_db_version SET version_id = (SELECT v FROM newest) WHERE version_id = -1`)
+	exec(`INSERT INTO goose_db_version (version_id, is_applied) VALUES (9001, true)`)
+	exec(`INSERT INTO schema_history (version, program, at) VALUES (9001, 'v99.0', 0)`)
+	says("waxwing v99.0 has brought this store to schema 9001")
+	exec(`DELETE FROM goose_db_version WHERE version_id = 9001`)
+	exec(`DROP TABLE newest`)
 }

@@ -130,7 +130,7 @@ func CreateKeys(ctx context.Context, cfg *config.Config, fresh bool) (info keyri
 	log := slog.New(slog.DiscardHandler)
 	var db *store.Database
 	if cfg.Store.Driver == config.Postgres {
-		if db, err = openDatabase(ctx, cfg, log); err != nil {
+		if db, err = openDatabase(ctx, cfg, log, &upgrader{cfg: cfg, log: log}); err != nil {
 			return info, err
 		}
 		defer func() { err = errors.Join(err, db.Close()) }()

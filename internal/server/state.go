@@ -81,6 +81,9 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	if err != nil {
 		return s, fmt.Errorf("open store: %w", err)
 	}
+	if err = notPending(cfg); err != nil {
+		return s, err
+	}
 	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
 		return s, fmt.Errorf("open store: %w", err)
 	}
@@ -153,7 +156,7 @@ func (s *State) openStore(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	db, err := openDatabase(ctx, s.cfg, log)
+	db, err := openDatabase(ctx, s.cfg, log, &upgrader{cfg: s.cfg, log: log})
 	if err != nil {
 		return err
 	}

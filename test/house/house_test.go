@@ -28,7 +28,7 @@ var floors = [][]string{
 	{"internal/directory/...", "internal/auth", "internal/dialogtest"},
 	{"internal/digest", "internal/message", "internal/smtp"},
 	{"internal/store/...", "internal/mailfile"},
-	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest"},
+	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest", "internal/build"},
 }
 
 type listed struct {

@@ -93,6 +93,21 @@ func NewNode(ctx context.Context, dir string, o WaxwingOptions) (*Node, error) {
 	return n, nil
 }
 
+// OpenNode takes over a directory that `waxwing init` made with --loopback, with all that is in it, and starts nothing.
+func OpenNode(home, dir string, o WaxwingOptions) (*Node, error) {
+	binary, err := filepath.Abs(o.Binary)
+	if err != nil {
+		return nil, err
+	}
+	o.Binary = binary
+	n := &Node{options: o, home: home}
+	n.Name, n.Dir = "Waxwing", dir
+	return n, n.configure(home)
+}
+
+// Use has another binary run from the next start or command on.
+func (n *Node) Use(binary string) { n.options.Binary = binary }
+
 // configure moves the listeners to free ports and gives the server a certificate that clients can be told to trust.
 func (n *Node) configure(dir string) error {
 	file := filepath.Join(n.Dir, "waxwing.toml")

@@ -43,6 +43,8 @@ var (
 	ErrFailed = errors.New("blob: storage failed, writing stopped")
 	// ErrCorrupt means that the bytes of this one content are damaged.
 	ErrCorrupt = errors.New("blob: content is damaged")
+	// ErrNewer means that a newer version of the program wrote the segment: that one can read it.
+	ErrNewer = errors.New("blob: segment of a newer version of waxwing")
 	// ErrGone means that the segment does not exist: it was compacted after the Ref was read. Look the Ref up again.
 	ErrGone = errors.New("blob: segment is gone")
 	// ErrEncrypted means a record under a key that the store was not given.

@@ -21,6 +21,8 @@ const (
 	// maxContent bounds what a header may claim; it keeps sums of lengths far from overflow.
 	maxContent = 1 << 40
 
+	// The last octet is the version of the format. The header keeps its length and checksum in all versions, so that each
+	// program knows a segment that is too new for it.
 	segmentMagic = "WAXBLOB1"
 )
 
@@ -57,11 +59,14 @@ func (h *segmentHeader) encode() []byte {
 
 func decodeSegmentHeader(b []byte, want Segment) (segmentHeader, error) {
 	var h segmentHeader
-	if len(b) < segmentHeaderSize || string(b[:8]) != segmentMagic {
+	if len(b) < segmentHeaderSize || string(b[:7]) != segmentMagic[:7] {
 		return h, fmt.Errorf("%w: %s has no segment header", ErrCorrupt, want)
 	}
 	if binary.LittleEndian.Uint32(b[60:]) != crc32.Checksum(b[:60], castagnoli) {
 		return h, fmt.Errorf("%w: segment header of %s", ErrCorrupt, want)
+	}
+	if b[7] != segmentMagic[7] { // the checksum is right: this is no damage
+		return h, fmt.Errorf("%w: %s has format %q, this program knows %q", ErrNewer, want, b[:8], segmentMagic)
 	}
 	h.segment = Segment(binary.LittleEndian.Uint32(b[8:]))
 	h.shard = binary.LittleEndian.Uint32(b[12:])

@@ -115,6 +115,12 @@ func (s *Store) recoverPack(
 	end := max(k.End, segmentHeaderSize)
 	sc, header, err := newScanner(f, size, g, end)
 	t := tail{g: g, shard: header.shard, marker: header.marker, sound: err == nil}
+	if errors.Is(err, ErrNewer) && k.End == 0 {
+		// No row names it: after a way back to an older version and its rows it waits for the newer one.
+		s.opt.Logger.Warn("blob: segment is left alone", "segment", g.String(), "err", err)
+		s.table.drop(g)
+		return tail{}, nil
+	}
 	if err != nil {
 		if !errors.Is(err, ErrCorrupt) {
 			return tail{}, err
@@ -279,6 +285,10 @@ func (s *Store) recoverLargeFile(g Segment, fn func(Ref, ID) (bool, error), out 
 		return false, err
 	}
 	sc, _, err := newScanner(f, size, g, 0)
+	if errors.Is(err, ErrNewer) {
+		s.opt.Logger.Warn("blob: segment is left alone", "segment", g.String(), "err", err)
+		return true, nil
+	}
 	if errors.Is(err, ErrCorrupt) && sc == nil {
 		out.Damaged = append(out.Damaged, g)
 		return true, nil // not to be removed by us

@@ -43,7 +43,7 @@ func newScanner(r io.ReaderAt, size int64, g Segment, off int64) (*scanner, segm
 	b = b[:n]
 	h, err := decodeSegmentHeader(b, g)
 	if err != nil {
-		if len(b) < segmentHeaderSize+recordHeaderSize {
+		if len(b) < segmentHeaderSize+recordHeaderSize || errors.Is(err, ErrNewer) {
 			return nil, h, err
 		}
 		first := b[segmentHeaderSize:]

@@ -89,6 +89,9 @@ func readCopies(ctx context.Context, home Home) ([]*parsed, error) {
 		if err == nil {
 			p, err = parseFile(c.Text)
 		}
+		if errors.Is(err, ErrNewer) { // whatever the other copy says: it may lack the newest keys
+			return nil, fmt.Errorf("keyring: %w: %s. Run that version or a newer one. Nothing was changed", ErrNewer, c.Name)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", c.Name, err))
 			continue

@@ -45,6 +45,8 @@ var (
 	ErrNoFile = errors.New("the data keys are missing")
 	// ErrMaster means that the master key is another one than that which wrapped the data keys.
 	ErrMaster = errors.New("wrong master key")
+	// ErrNewer means that a newer version of the program wrote the data keys.
+	ErrNewer = errors.New("the data keys were written by a newer version of waxwing")
 	// ErrDamaged means that no copy of the data keys can be used.
 	ErrDamaged = errors.New("the data keys are damaged")
 	// ErrExists means that there are data keys already.
@@ -159,7 +161,7 @@ func Exists(ctx context.Context, o Options) bool {
 	return slices.ContainsFunc(o.home().Read(ctx), func(c Copy) bool { return !errors.Is(c.Err, fs.ErrNotExist) })
 }
 
-// Open reads the data keys and unwraps them. Errors: ErrNoFile, ErrDamaged, ErrMaster, ErrSource, or one of the home.
+// Open reads the data keys and unwraps them. Errors: ErrNoFile, ErrDamaged, ErrNewer, ErrMaster, ErrSource, or one of the home.
 func Open(ctx context.Context, o Options) (*Ring, error) {
 	o.setDefaults()
 	copies, damage := readCopies(ctx, o.home())

@@ -253,6 +253,30 @@ func TestFlippedBitInOneCopyHarmsNothing(t *testing.T) {
 	}
 }
 
+// TestAFileOfANewerVersionIsRefused, also when its copy is still of this one, and neither is changed.
+func TestAFileOfANewerVersionIsRefused(t *testing.T) {
+	t.Parallel()
+	for i := range 2 {
+		g := newRig(t)
+		g.make(t)
+		b, err := durable.ReadFile(g.disk, g.opt.Files[i], maxFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Replace(string(b), fileMagic, fileFamily+"10", 1)
+		if err := durable.WriteFile(g.disk, g.opt.Files[i], []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		before := contents(g)
+		if _, err := Open(context.Background(), g.opt); !errors.Is(err, ErrNewer) {
+			t.Errorf("file %d: %v", i, err)
+		}
+		if contents(g) != before {
+			t.Errorf("file %d: something was changed", i)
+		}
+	}
+}
+
 // TestPowerCutsNeverLoseAKey cuts the power at each call of rotation, rewrap and confirmation: the next start opens
 // everything that was sealed before, and what was sealed after.
 func TestPowerCutsNeverLoseAKey(t *testing.T) {

@@ -95,7 +95,7 @@ func TestTheSchemaIsTranslated(t *testing.T) {
 
 func TestNothingOfSQLiteIsLeftInTheSchema(t *testing.T) {
 	t.Parallel()
-	dir := schema{sqlite.Migrations()}
+	dir := translation{sqlite.Migrations()}
 	names, err := fs.Glob(dir, "*.sql")
 	if err != nil || len(names) == 0 {
 		t.Fatalf("migrations %v, %v", names, err)

@@ -3,7 +3,7 @@
 // peculiar to PostgreSQL.
 //
 // It holds no queries: these stand in package store and are the same for all back-ends. The schema is that of package
-// sqlite, translated: see schema.go. Any engine that speaks PostgreSQL's protocol and its SQL serves.
+// sqlite, translated: see translation.go. Any engine that speaks PostgreSQL's protocol and its SQL serves.
 //
 //	db, err := postgres.Open(ctx, postgres.Options{DSN: "postgres://waxwing@db.example.test/waxwing?sslmode=verify-full"})
 package postgres
@@ -25,7 +25,9 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
+	"waxwing/internal/build"
 	"waxwing/internal/store"
+	"waxwing/internal/store/schema"
 )
 
 // Options of Open. Zero values mean the defaults given here.
@@ -33,6 +35,9 @@ type Options struct {
 	DSN     string // connection string, as a URL or as key=value words; required
 	Readers int    // connections for reading, 4 and at least twice the cores
 	Logger  *slog.Logger
+	// Before is called before the tables of a database that has been in use are changed by this version of the program. Its
+	// error is that of Open.
+	Before func(ctx context.Context, u schema.Upgrade) error
 }
 
 // ErrInUse says that another server has the database: one at a time writes.
@@ -60,7 +65,7 @@ func Open(ctx context.Context, o Options) (*store.Database, error) {
 		return nil, err
 	}
 	writer := openPool(cfg, 1, claim)
-	if err := prepare(ctx, writer, o.Logger); err != nil {
+	if err := prepare(ctx, writer, &o); err != nil {
 		return nil, errors.Join(fmt.Errorf("postgres: open %s: %w", where(cfg), err), writer.Close())
 	}
 	return &store.Database{
@@ -125,15 +130,15 @@ const claimTimeout = "3s"
 const lockClass int32 = 0x77617877
 
 // prepare looks at the server's settings and migrates the schema.
-func prepare(ctx context.Context, db *sql.DB, log *slog.Logger) error {
-	if err := checkServer(ctx, db, log); err != nil {
+func prepare(ctx context.Context, db *sql.DB, o *Options) error {
+	if err := checkServer(ctx, db, o.Logger); err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations())
+	err := schema.Migrate(ctx, schema.Options{
+		Dialect: goose.DialectPostgres, DB: db, Files: migrations(), Program: build.Version,
+		Logger: o.Logger, Before: o.Before,
+	})
 	if err != nil {
-		return err
-	}
-	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
 	return nil

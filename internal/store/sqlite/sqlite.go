@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/url"
 	"path/filepath"
 	"runtime"
@@ -20,7 +21,9 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 
+	"waxwing/internal/build"
 	"waxwing/internal/store"
+	"waxwing/internal/store/schema"
 )
 
 //go:embed migrations/*.sql
@@ -33,6 +36,10 @@ type Options struct {
 	ReadCache  int64 // octets of page cache of each reader, 8 MiB
 	Checkpoint int   // pages of the log at which it is written back, 4,000
 	MaxPages   int64 // the database refuses to grow beyond as many pages; 0: no bound
+	Logger     *slog.Logger
+	// Before is called before the tables of a database that has been in use are changed by this version of the program:
+	// when all is in the file at path, and nobody writes. Its error is that of Open.
+	Before func(ctx context.Context, u schema.Upgrade) error
 }
 
 func (o *Options) setDefaults() {
@@ -47,6 +54,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Checkpoint <= 0 {
 		o.Checkpoint = 4000
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 }
 
@@ -71,7 +81,7 @@ func Open(ctx context.Context, path string, o Options) (*store.Database, error) 
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
-	if err := migrate(ctx, writer); err != nil {
+	if err := migrate(ctx, writer, &o); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: migrate %s: %w", path, err), writer.Close())
 	}
 	reader, err := openPool(ctx, path, readerPragmas(o), "deferred", o.Readers)
@@ -132,11 +142,29 @@ func Migrations() fs.FS {
 	return dir
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, Migrations())
-	if err != nil {
-		return err
+func migrate(ctx context.Context, db *sql.DB, o *Options) error {
+	return schema.Migrate(ctx, schema.Options{
+		Dialect: goose.DialectSQLite3, DB: db, Files: Migrations(), Program: build.Version, Logger: o.Logger,
+		Before: func(ctx context.Context, u schema.Upgrade) error {
+			if o.Before == nil {
+				return nil
+			}
+			if err := checkpoint(ctx, db); err != nil {
+				return err
+			}
+			return o.Before(ctx, u)
+		},
+	})
+}
+
+// checkpoint writes the log back into the file, and empties it.
+func checkpoint(ctx context.Context, db *sql.DB) error {
+	var busy, log, done int
+	if err := db.QueryRowContext(ctx, `PRAGMA wal_checkpoint(TRUNCATE)`).Scan(&busy, &log, &done); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
 	}
-	_, err = p.Up(ctx)
-	return err
+	if busy != 0 {
+		return errors.New("checkpoint: another process reads the database")
+	}
+	return nil
 }

@@ -34,14 +34,14 @@ var rewrites = []struct {
 //go:embed migrations/*.sql
 var own embed.FS
 
-// schema is the migrations of package sqlite in PostgreSQL's words, and those that are PostgreSQL's alone.
-type schema struct{ fs.FS }
+// translation is the migrations of package sqlite in PostgreSQL's words, and those that are PostgreSQL's alone.
+type translation struct{ fs.FS }
 
 // migrations are the steps of the schema, by their number.
-func migrations() fs.FS { return schema{sqlite.Migrations()} }
+func migrations() fs.FS { return translation{sqlite.Migrations()} }
 
 // ReadDir implements fs.ReadDirFS.
-func (s schema) ReadDir(name string) ([]fs.DirEntry, error) {
+func (s translation) ReadDir(name string) ([]fs.DirEntry, error) {
 	shared, err := fs.ReadDir(s.FS, name)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (s schema) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 // Open implements fs.FS.
-func (s schema) Open(name string) (fs.File, error) {
+func (s translation) Open(name string) (fs.File, error) {
 	f, err := s.FS.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return own.Open(path.Join("migrations", name))
