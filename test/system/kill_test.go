@@ -136,17 +136,7 @@ const killsAnEpoch = 20
 func killUnderLoad(t *testing.T, o *ordeal.Ordeal, kills int) {
 	chance := o.Chance(0)
 	j := newJournal()
-	sink, err := rig.StartSink(func(_ string, _ []string, body []byte) {
-		token, whole := openSealed(body)
-		j.note(func() { j.arrived[token]++ })
-		if !whole {
-			o.Partial("%s left the server incomplete", token)
-		}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sink.Stop()
+	sink := j.sink(t, o)
 	n := node(t, rig.WaxwingOptions{Relay: sink.Address, Edit: quickRetries})
 	for left := kills; left > 0 && !t.Failed(); {
 		epoch := min(left, killsAnEpoch)
@@ -159,26 +149,29 @@ func killUnderLoad(t *testing.T, o *ordeal.Ordeal, kills int) {
 	}
 }
 
+// sink is the next server, which writes down what it takes.
+func (j *journal) sink(t *testing.T, o *ordeal.Ordeal) *rig.Sink {
+	t.Helper()
+	sink, err := rig.StartSink(func(_ string, _ []string, body []byte) {
+		token, whole := openSealed(body)
+		j.note(func() { j.arrived[token]++ })
+		if !whole {
+			o.Partial("%s left the server incomplete", token)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Stop() })
+	return sink
+}
+
 // loadAndKill puts a mixed load on the server and kills it a number of times.
 func (j *journal) loadAndKill(t *testing.T, o *ordeal.Ordeal, n *rig.Node, chance *rand.Rand, kills int) {
 	t.Helper()
 	keys := dataKeys(t, n)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var load sync.WaitGroup
-	for _, work := range []func(context.Context, *testing.T, *rig.Node, *journal) error{
-		deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork, rotateWork,
-	} {
-		load.Go(func() {
-			for ctx.Err() == nil {
-				_ = work(ctx, t, n, j) // every error is the kill's; what counts is in the journal
-				select {
-				case <-ctx.Done():
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
-		})
-	}
+	ctx, stop := j.load(t, n, rotateWork)
+	defer stop()
 	for k := range kills {
 		j.awaitWork(t)
 		time.Sleep(time.Duration(chance.IntN(500)) * time.Millisecond) // waits for nothing: it picks the moment of the kill
@@ -194,10 +187,31 @@ func (j *journal) loadAndKill(t *testing.T, o *ordeal.Ordeal, n *rig.Node, chanc
 		}
 	}
 	j.awaitWork(t)
-	cancel()
-	load.Wait()
+	stop()
 	if made := dataKeys(t, n) - keys; made < 1 {
 		t.Errorf("%d data keys more after %d kills: the load changed none", made, kills)
+	}
+}
+
+// load puts a mixed load on the server until the result is called, which may be called twice.
+func (j *journal) load(t *testing.T, n *rig.Node, more ...func(context.Context, *testing.T, *rig.Node, *journal) error) (ctx context.Context, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	for _, work := range append(more, deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork) {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				_ = work(ctx, t, n, j) // every error is the fault's; what counts is in the journal
+				select {
+				case <-ctx.Done():
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+		})
+	}
+	return ctx, func() {
+		cancel()
+		load.Wait()
 	}
 }
 
@@ -409,7 +423,7 @@ func (j *journal) check(t *testing.T, o *ordeal.Ordeal, n *rig.Node, kills int) 
 		duplicates += times - 1
 	}
 	o.Duplicate(duplicates)
-	t.Logf("%d kills: %d delivered, %d queued, %d appended; of these %d flagged, %d moved, %d expunged; %d duplicates sent",
+	t.Logf("%d kills or faults: %d delivered, %d queued, %d appended; of these %d flagged, %d moved, %d expunged; %d duplicates sent",
 		kills, len(j.delivered), len(j.queued), len(j.kept), flagged, moved, gone, duplicates)
 	if len(j.delivered) < kills || len(j.queued) < kills || len(j.kept) < kills || moved == 0 || flagged == 0 || gone == 0 {
 		t.Error("the load was too small to prove anything")
