@@ -18,6 +18,7 @@ type storeCommand struct {
 	Upgrade  storeUpgrade  `cmd:"" help:"Bring the store to this version of the program, as the start of the server does. The server must be stopped."`
 	Rollback storeRollback `cmd:"" help:"Go back to the copy from before an upgrade: what came since is lost. The server must be stopped."`
 	Copies   storeCopies   `cmd:"" help:"List or remove the copies from before upgrades."`
+	Migrate  storeMigrate  `cmd:"" help:"Copy everything into the store of another waxwing.toml: to PostgreSQL and S3, or back. The server must be stopped."`
 
 	Key keyCommand `cmd:"" help:"Look after the keys of encryption at rest."`
 }

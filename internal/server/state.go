@@ -60,34 +60,19 @@ func CreateDataDir(cfg *config.Config) error {
 
 // OpenState locks the data directory and opens the store in it.
 func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *State, err error) {
-	fi, err := os.Stat(cfg.DataDir)
-	if err != nil || !fi.IsDir() {
-		return nil, control.Errorf(control.NotFound, "open store: %s is no data directory: `waxwing init` makes one", cfg.DataDir)
+	if s, err = lockState(cfg, log); err != nil {
+		return nil, err
 	}
-	if owner, ok := ownerOf(fi); ok && owner != os.Geteuid() {
-		return nil, control.Errorf(control.Unavailable, "open store: %s belongs to user %s: run this as that user, e.g. with `runuser -u %[2]s --`", cfg.DataDir, userName(owner))
-	}
-	s = &State{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 			s = nil
 		}
 	}()
-	s.lock, err = durable.OS.Lock(filepath.Join(cfg.DataDir, lockName))
-	if errors.Is(err, durable.ErrLocked) {
-		return s, control.Errorf(control.Unavailable, "open store: %s is in use by another process: one server, or one command while it is stopped, at a time", cfg.DataDir)
-	}
-	if err != nil {
-		return s, fmt.Errorf("open store: %w", err)
-	}
-	if err = notPending(cfg); err != nil {
+	if s.search, err = newSearch(cfg, log); err != nil {
 		return s, err
 	}
-	if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
-		return s, fmt.Errorf("open store: %w", err)
-	}
-	if err = s.openStore(ctx); err != nil {
+	if err = s.openStore(ctx, store.Options{Search: s.search, Purged: s.search.Purged}); err != nil {
 		return s, err
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
@@ -95,6 +80,34 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 		OnSettings: func(now directory.Settings) { s.Store.SetPolicy(now.Policy()) },
 	})
 	return s, err
+}
+
+// lockState locks the data directory, unless a step back to a copy of it is under way.
+func lockState(cfg *config.Config, log *slog.Logger) (*State, error) {
+	fi, err := os.Stat(cfg.DataDir)
+	if err != nil || !fi.IsDir() {
+		return nil, control.Errorf(control.NotFound, "open store: %s is no data directory: `waxwing init` makes one", cfg.DataDir)
+	}
+	if owner, ok := ownerOf(fi); ok && owner != os.Geteuid() {
+		return nil, control.Errorf(control.Unavailable, "open store: %s belongs to user %s: run this as that user, e.g. with `runuser -u %[2]s --`", cfg.DataDir, userName(owner))
+	}
+	s := &State{cfg: cfg, log: log}
+	s.lock, err = durable.OS.Lock(filepath.Join(cfg.DataDir, lockName))
+	if errors.Is(err, durable.ErrLocked) {
+		return nil, control.Errorf(control.Unavailable, "open store: %s is in use by another process: one server, or one command while it is stopped, at a time", cfg.DataDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if err = notPending(cfg); err == nil {
+		if err = os.MkdirAll(cfg.Spool.Dir, 0o700); err != nil {
+			err = fmt.Errorf("open store: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 // ownerOf is the user that a file belongs to. The store is opened by its owner alone: what root would make in it, the
@@ -143,12 +156,10 @@ func newSearch(cfg *config.Config, log *slog.Logger) (idx index, err error) {
 	return idx, nil
 }
 
-// openStore opens the database, the keys, which may stand in it, what holds the octets, and the store of them.
-func (s *State) openStore(ctx context.Context) (err error) {
+// openStore opens the database, the keys, which may stand in it, what holds the octets, and the store of them, with what else
+// o says.
+func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 	log := s.log.With("part", "store")
-	if s.search, err = newSearch(s.cfg, s.log); err != nil {
-		return err
-	}
 	keysLog := s.log.With("part", "keys")
 	shared := s.cfg.Store.Driver == config.Postgres
 	if !shared { // before anything is touched
@@ -169,9 +180,11 @@ func (s *State) openStore(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	s.Store, err = store.Open(ctx, store.Options{
-		DB: db, Blobs: blobs, Search: s.search, Purged: s.search.Purged, Clock: time.Now, Logger: log,
-	})
+	o.DB, o.Blobs, o.Clock, o.Logger = db, blobs, time.Now, log
+	s.Store, err = store.Open(ctx, o)
+	if errors.Is(err, store.ErrLoading) {
+		err = control.Errorf(control.Unavailable, "open store: a move into the store of %s is not finished: run `waxwing store migrate` again to its end, or make this store anew", s.cfg.Path)
+	}
 	if err != nil {
 		return errors.Join(err, blobs.Close(), db.Close())
 	}
