@@ -8,7 +8,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X waxwing/internal/build.Version=$(VERSION)
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test test-race bench lint deps s3-deps lint-deps soak fuzz generate clean
+.PHONY: build run test test-race bench bench-store lint deps s3-deps lint-deps soak fuzz generate clean
 
 build: ## bin/waxwing, one static binary
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o bin/waxwing ./cmd/waxwing
@@ -37,6 +37,9 @@ test-race:
 
 bench: deps build ## side by side with Postfix and Dovecot on this machine; prints ratios
 	$(GO) run ./bench
+
+bench-store: ## the store beside what the disk could do at best
+	$(GO) run ./bench/store
 
 lint: lint-deps
 	$(TOOLS)/golangci-lint run ./...
