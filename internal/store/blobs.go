@@ -121,9 +121,14 @@ func scanRef(ref *blob.Ref) []any {
 	return []any{&ref.Segment, &ref.Offset, &ref.StoredLen, &ref.Len, &ref.Sum}
 }
 
-// checkContent reads a record to its end.
-func (s *Store) checkContent(ref blob.Ref) error {
-	b, err := s.blobs.Open(ref)
+// checkContent reads a record to its end, from where it is kept.
+func (s *Store) checkContent(ref blob.Ref) (err error) {
+	open, end, err := s.audit()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	b, err := open(ref)
 	if err != nil {
 		return err
 	}

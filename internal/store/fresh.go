@@ -23,6 +23,10 @@ type ObjectStore interface {
 	ReadInto(ref blob.Ref, buf []byte) ([]byte, error)
 	Open(ref blob.Ref) (*blob.Reader, error)
 	Remove(ctx context.Context, g blob.Segment) error
+	// Audit returns a reader that sees the objects as they are now, past all caches; the caller closes it.
+	Audit() (*blob.Store, error)
+	// List lists the objects that there are.
+	List(ctx context.Context) ([]blob.Segment, error)
 	Box() *blob.Box  // for contents that are not in an object yet
 	Keys() blob.Keys // nil: nothing is encrypted
 	Close() error

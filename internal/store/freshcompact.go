@@ -89,7 +89,7 @@ func (f *fresh) rewriteLarge(ctx context.Context, ix blob.Index, g blob.Segment,
 		return err
 	}
 	row := rows[0]
-	err = f.s.hashContent(stored{sum: row.ID, ref: row.Ref})
+	err = hashContent(f.Open, stored{sum: row.ID, ref: row.Ref})
 	if lastingDamage(err) {
 		out.Damaged = append(out.Damaged, row)
 		return nil

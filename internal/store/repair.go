@@ -54,7 +54,7 @@ func (s *Store) Repair(ctx context.Context, opts RepairOptions) (Repaired, error
 	if err != nil {
 		return r.out, err
 	}
-	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.contents, r.refsAndSegments, r.search} {
+	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.contents, r.refsAndSegments, r.strays, r.search} {
 		if err := step(ctx); err != nil {
 			return r.out, fmt.Errorf("store: repair: %w", err)
 		}
@@ -385,6 +385,9 @@ func (r *repair) record(ctx context.Context, ref blob.Ref, id blob.ID, lost map[
 
 func (r *repair) restore(ctx context.Context, b Blob, ref blob.Ref, id blob.ID, m Summary, lost map[int64]Problem) error {
 	for content, p := range lost {
+		if ref.Segment == freshSegment && ref.Offset != content {
+			continue // octets in the database have the number of their content
+		}
 		match := false
 		err := r.s.reads.row(ctx, []any{&match}, `SELECT m.size = $3 AND m.summary = $4 AND NOT EXISTS (SELECT 1 FROM blob AS b WHERE b.blob_id = m.blob_id)
 			FROM message AS m WHERE m.account_id = $1 AND m.message_id = $2`, p.Account, p.Message, ref.Len, appendSummary(nil, &m))
@@ -421,6 +424,9 @@ func (r *repair) restore(ctx context.Context, b Blob, ref blob.Ref, id blob.ID, 
 func (tx *Tx) nameRecord(content int64, ref blob.Ref, id blob.ID) error {
 	counts, err := countRefs(tx, tx.s.db.Dialect, []int64{content})
 	if err != nil {
+		return err
+	}
+	if err := tx.adoptFound(ref); err != nil {
 		return err
 	}
 	tx.segmentLives(ref, 1)

@@ -86,13 +86,18 @@ func (s *Store) ScrubStep(ctx context.Context, rate int64) (more bool, err error
 }
 
 func (s *Store) scrubSome(ctx context.Context, st *ScrubStatus, p pace) (more bool, err error) {
+	open, end, err := s.audit()
+	if err != nil {
+		return true, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	for read := int64(0); read < scrubKeep; {
 		list, err := s.contentsAfter(ctx, blob.Ref{Segment: st.Segment, Offset: st.Place}, scrubPage)
 		if err != nil || len(list) == 0 {
 			return false, err
 		}
 		for _, c := range list {
-			bad, err := s.inspect(ctx, c)
+			bad, err := s.inspect(ctx, open, c)
 			if err != nil {
 				return true, err
 			}

@@ -25,6 +25,8 @@ const (
 	ProblemContent  ProblemKind = "content"  // the octets of a message are damaged
 	ProblemSegment  ProblemKind = "segment"  // the octets of a segment are accounted wrongly
 	ProblemSearch   ProblemKind = "search"   // the index of text lacks something, or has what is gone
+	ProblemMissing  ProblemKind = "missing"  // an object that rows name is not in the bucket
+	ProblemStray    ProblemKind = "stray"    // octets in the database, or an object in the bucket, that no row names
 )
 
 // Problem is one thing that is not as it should be, with as much of whose it is as is known.
@@ -75,7 +77,7 @@ type verification struct {
 // Problems go to Found; the error says only that it could not go on.
 func (s *Store) Verify(ctx context.Context, opts VerifyOptions) (Verified, error) {
 	v := &verification{s: s, opts: opts, refs: make(map[int64]int64), pace: newPace(opts.Rate, opts.wait)}
-	steps := []func(context.Context) error{v.database, v.accounts, v.messages, v.references, v.segments}
+	steps := []func(context.Context) error{v.database, v.accounts, v.messages, v.references, v.segments, v.objects, v.freshRows}
 	if opts.Account != 0 {
 		steps = []func(context.Context) error{v.accounts}
 	}

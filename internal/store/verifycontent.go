@@ -21,7 +21,12 @@ type stored struct {
 }
 
 // contents reads all contents in the order in which they lie on the disk.
-func (v *verification) contents(ctx context.Context) error {
+func (v *verification) contents(ctx context.Context) (err error) {
+	open, end, err := v.s.audit()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
 	at := blob.Ref{Offset: -1}
 	for ctx.Err() == nil {
 		list, err := v.s.contentsAfter(ctx, at, verifyPage)
@@ -33,7 +38,7 @@ func (v *verification) contents(ctx context.Context) error {
 			if v.opts.Account != 0 && !v.named.has(c.id) {
 				continue
 			}
-			if err := v.content(ctx, c); err != nil {
+			if err := v.content(ctx, open, c); err != nil {
 				return err
 			}
 		}
@@ -44,8 +49,8 @@ func (v *verification) contents(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (v *verification) content(ctx context.Context, c stored) error {
-	bad, err := v.s.inspect(ctx, c)
+func (v *verification) content(ctx context.Context, open opener, c stored) error {
+	bad, err := v.s.inspect(ctx, open, c)
 	v.done.Contents++
 	v.done.Octets += c.ref.Len
 	v.progress()
@@ -84,9 +89,9 @@ func (s *Store) contentsAfter(ctx context.Context, at blob.Ref, limit int) ([]st
 
 // inspect reads a content whole and compares it with its SHA-256. bad says what is wrong with it; err, that it can't be said.
 // A content that moved or went meanwhile is looked up again.
-func (s *Store) inspect(ctx context.Context, c stored) (bad, err error) {
+func (s *Store) inspect(ctx context.Context, open opener, c stored) (bad, err error) {
 	for range 4 {
-		bad = s.hashContent(c)
+		bad = hashContent(open, c)
 		if bad == nil {
 			return nil, ctx.Err()
 		}
@@ -103,14 +108,35 @@ func (s *Store) inspect(ctx context.Context, c stored) (bad, err error) {
 		}
 		c.ref = now
 	}
-	if !errors.Is(bad, blob.ErrCorrupt) && !errors.Is(bad, blob.ErrGone) {
+	if !lastingDamage(bad) {
 		return nil, blobError(bad)
 	}
 	return bad, nil
 }
 
-func (s *Store) hashContent(c stored) error {
-	b, err := s.blobs.Open(c.ref)
+// opener opens a content.
+type opener func(ref blob.Ref) (Blob, error)
+
+// audit returns an opener that sees what is stored now: what a cache remembers of a bucket proves nothing.
+func (s *Store) audit() (open opener, end func() error, err error) {
+	if s.fresh == nil {
+		return s.blobs.Open, func() error { return nil }, nil
+	}
+	r, err := s.fresh.objects.Audit()
+	if err != nil {
+		return nil, nil, err
+	}
+	open = func(ref blob.Ref) (Blob, error) {
+		if ref.Segment == freshSegment {
+			return s.fresh.Open(ref)
+		}
+		return r.Open(ref)
+	}
+	return open, r.Close, nil
+}
+
+func hashContent(open opener, c stored) error {
+	b, err := open(c.ref)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,6 +77,18 @@ func (g Segment) String() string {
 		return fmt.Sprintf("large/%08x", uint32(g&^largeBit))
 	}
 	return fmt.Sprintf("pack/%08x", uint32(g))
+}
+
+// ParseSegment reads what String writes.
+func ParseSegment(s string) (Segment, error) {
+	for kind, base := range map[string]Segment{"pack/": 0, "large/": largeBit} {
+		if text, ok := strings.CutPrefix(s, kind); ok {
+			if n, err := strconv.ParseUint(text, 16, 31); err == nil {
+				return base | Segment(n), nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("blob: %q names no segment", s)
 }
 
 // Ref says where a content is. It is plain data, to be kept in SQL.

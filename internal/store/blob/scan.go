@@ -177,15 +177,15 @@ func (s *Store) Verify(ctx context.Context, fn func(Ref, ID, error) error) error
 		return fmt.Errorf("blob: verify: %w", err)
 	}
 	for _, g := range append(s.table.sorted(), large...) {
-		if err := s.verifySegment(ctx, g, fn); err != nil && !errors.Is(err, ErrGone) {
+		if err := s.VerifySegment(ctx, g, fn); err != nil && !errors.Is(err, ErrGone) {
 			return err
 		}
 	}
 	return nil
 }
 
-// verifySegment is Verify for one segment; ErrGone when it vanishes before it begins.
-func (s *Store) verifySegment(ctx context.Context, g Segment, fn func(Ref, ID, error) error) error {
+// VerifySegment is Verify for one segment; ErrGone when it vanishes before it begins.
+func (s *Store) VerifySegment(ctx context.Context, g Segment, fn func(Ref, ID, error) error) error {
 	h, err := s.files.acquire(g)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"waxwing/internal/durable"
@@ -30,8 +31,25 @@ func fileName(g blob.Segment) string {
 // key is the name of a segment's object.
 func (s *Store) key(g blob.Segment) string { return s.opt.Prefix + filepath.ToSlash(fileName(g)) }
 
+// segmentOf is the segment of an object; ok is false for a name that no segment has.
+func (s *Store) segmentOf(key string) (g blob.Segment, ok bool) {
+	kind, number, found := strings.Cut(strings.TrimPrefix(key, s.opt.Prefix), "/")
+	n, err := strconv.ParseUint(strings.TrimSuffix(number, ".blob"), 16, 31)
+	if !found || err != nil {
+		return 0, false
+	}
+	g = blob.Segment(n)
+	if kind == "large" {
+		g |= 1 << 31
+	}
+	return g, s.key(g) == key
+}
+
 // bucketFS is the bucket as the file system that package blob reads from. Nothing can be written.
-type bucketFS struct{ s *Store }
+type bucketFS struct {
+	s     *Store
+	cache *cache
+}
 
 var errReadOnly = errors.New("objects: the bucket is not written as files")
 
@@ -51,7 +69,7 @@ func (b bucketFS) OpenFile(name string, flag int, _ fs.FileMode) (durable.File, 
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: key, Err: err}
 	}
-	return &objectFile{s: b.s, key: key, size: size}, nil
+	return &objectFile{cache: b.cache, key: key, size: size}, nil
 }
 
 // Lock implements durable.FS: there is nothing that two readers could spoil.
@@ -82,16 +100,16 @@ func (bucketFS) SyncDir(string) error { return errReadOnly }
 
 // objectFile is an object as a file.
 type objectFile struct {
-	s    *Store
-	key  string
-	size int64
+	cache *cache
+	key   string
+	size  int64
 }
 
 // ReadAt implements io.ReaderAt.
 func (f *objectFile) ReadAt(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) && off < f.size {
-		chunk, err := f.s.cache.get(chunkKey{f.key, off / chunkSize})
+		chunk, err := f.cache.get(chunkKey{f.key, off / chunkSize})
 		if err != nil {
 			return done, fmt.Errorf("object %s at %d: %w", f.key, off, err)
 		}

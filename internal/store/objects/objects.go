@@ -70,7 +70,6 @@ const tries = 3
 type Store struct {
 	opt    Options
 	bucket *Bucket
-	cache  *cache
 	reader *blob.Store
 	box    *blob.Box
 }
@@ -93,12 +92,41 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("objects: %w", err)
 	}
 	s := &Store{opt: o, bucket: bucket, box: box}
-	s.cache = newCache(o.Cache, s.fetch)
-	s.reader, err = blob.Open(blob.Options{FS: bucketFS{s}, Dir: root, Reserve: -1, Keys: o.Keys, Logger: o.Logger})
+	if s.reader, err = s.newReader(o.Cache); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// newReader makes a reader of the bucket with a cache of its own.
+func (s *Store) newReader(cache int64) (*blob.Store, error) {
+	fs := bucketFS{s, newCache(cache, s.fetch)}
+	r, err := blob.Open(blob.Options{FS: fs, Dir: root, Reserve: -1, Keys: s.opt.Keys, Logger: s.opt.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
 	}
-	return s, nil
+	return r, nil
+}
+
+// auditCache is the octets of cache of Audit: neighbours lie in one chunk.
+const auditCache = 8 * chunkSize
+
+// Audit returns a reader that sees what the bucket has now, whatever was read before. The caller closes it.
+func (s *Store) Audit() (*blob.Store, error) { return s.newReader(auditCache) }
+
+// List lists the segments that there are objects of. Other names are not ours.
+func (s *Store) List(ctx context.Context) ([]blob.Segment, error) {
+	list, err := s.bucket.List(ctx, s.opt.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	var out []blob.Segment
+	for _, o := range list {
+		if g, ok := s.segmentOf(o.Key); ok {
+			out = append(out, g)
+		}
+	}
+	return out, nil
 }
 
 // LargeFrom is the length up to which contents go into packs.

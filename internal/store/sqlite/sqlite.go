@@ -98,6 +98,7 @@ func writerPragmas(o Options) []string {
 		"synchronous(FULL)", // each commit is synced: 250 means committed
 		"foreign_keys(0)",
 		"temp_store(MEMORY)",
+		"secure_delete(ON)", // deleted rows are overwritten, not only forgotten
 		fmt.Sprintf("cache_size(-%d)", o.WriteCache/1024),
 		fmt.Sprintf("wal_autocheckpoint(%d)", o.Checkpoint),
 		"journal_size_limit(67108864)", // a log that one huge transaction made large is cut again

@@ -145,3 +145,33 @@ func TestEveryOrderHasItsIndex(t *testing.T) {
 		rows.Close()
 	}
 }
+
+func TestWhatIsDeletedIsOverwritten(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "mail.db")
+	db := open(t, path)
+	const secret = "the subject of a letter that was deleted"
+	holds := func() bool {
+		t.Helper()
+		if _, err := db.Writer.Exec(`PRAGMA wal_checkpoint(TRUNCATE)`); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Contains(string(b), secret)
+	}
+	if _, err := db.Writer.Exec(`INSERT INTO house_state (name, value) VALUES ('x', $1)`, secret+strings.Repeat(".", 9000)); err != nil {
+		t.Fatal(err)
+	}
+	if !holds() {
+		t.Fatal("it is not there before")
+	}
+	if _, err := db.Writer.Exec(`DELETE FROM house_state WHERE name = 'x'`); err != nil {
+		t.Fatal(err)
+	}
+	if holds() {
+		t.Error("it can still be read")
+	}
+}

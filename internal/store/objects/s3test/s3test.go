@@ -215,3 +215,8 @@ func (s *Service) Keys(tb testing.TB, bucket string) []string {
 	}
 	return out
 }
+
+// Path is the file in which the service keeps an object: for tests that damage it.
+func (s *Service) Path(bucket, key string) string {
+	return filepath.Join(s.dir, "data", bucket, filepath.FromSlash(key))
+}
