@@ -2,7 +2,9 @@ package objects_test
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
@@ -99,4 +101,38 @@ func noProblems(t *testing.T, s *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestNoObjectGoesWhileASnapshotIsOpen(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "")
+	n.deliver(strings.Repeat("a line of a large message\r\n", 5000))
+	src, err := n.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := n.Mailbox(t.Context(), 1, "INBOX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.ExpungeAll(t.Context(), 1, in.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	keep := func(want int) {
+		t.Helper()
+		for range 3 {
+			if err := n.Housekeep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			n.now = n.now.Add(2 * time.Hour)
+		}
+		if got := n.keys(); len(got) != want {
+			t.Errorf("objects %v, want %d", got, want)
+		}
+	}
+	keep(1)
+	if err := src.Close(); err != nil {
+		t.Fatal(err)
+	}
+	keep(0)
 }
