@@ -18,8 +18,9 @@ import (
 )
 
 type initCommand struct {
-	Domain   string `required:"" help:"First domain whose mail this server takes." placeholder:"DOMAIN"`
+	Domain   string `help:"First domain whose mail this server takes." placeholder:"DOMAIN"`
 	Hostname string `help:"Name of this server as others see it; by default mx. before the domain." placeholder:"HOST"`
+	Empty    bool   `help:"Make no store: a backup is to be restored into it. Name the host with --hostname."`
 	Loopback bool   `help:"For trying out: listen on 127.0.0.1, on the standard ports plus 10000."`
 }
 
@@ -42,6 +43,14 @@ type dnsRecord struct {
 }
 
 func (c *initCommand) Run(s *session) error {
+	switch {
+	case c.Empty && (c.Domain != "" || c.Hostname == ""):
+		return usagef("--empty takes --hostname, and no --domain: domains come with the backup")
+	case c.Empty:
+		return c.empty(s)
+	case c.Domain == "":
+		return usagef("missing flags: --domain=DOMAIN")
+	}
 	cfg, info, err := s.initialise(s.directory("."), c.Domain, c.Hostname, c.Loopback)
 	if err != nil {
 		return err
@@ -51,9 +60,7 @@ func (c *initCommand) Run(s *session) error {
 		return usageError{err}
 	}
 	out := initialised{Directory: filepath.Dir(cfg.Path), Hostname: cfg.Hostname, Domain: domain, Keys: encryptionOf(info), DNS: records(domain, cfg.Hostname)}
-	for _, l := range cfg.Listeners {
-		out.Listeners = append(out.Listeners, string(l.Protocol)+" "+l.Address)
-	}
+	out.list(cfg)
 	return s.print(out, func(p *printer) {
 		p.row("made", out.Directory, "for "+out.Domain+", host "+out.Hostname)
 		p.line("")
@@ -74,6 +81,29 @@ func (c *initCommand) Run(s *session) error {
 	})
 }
 
+// empty makes the directory of a server that a backup is restored into.
+func (c *initCommand) empty(s *session) error {
+	cfg, info, err := s.initialise(s.directory("."), "", c.Hostname, c.Loopback)
+	if err != nil {
+		return err
+	}
+	out := initialised{Directory: filepath.Dir(cfg.Path), Hostname: cfg.Hostname, Keys: encryptionOf(info), DNS: []dnsRecord{}}
+	out.list(cfg)
+	return s.print(out, func(p *printer) {
+		p.row("made", out.Directory, "without a store, host "+out.Hostname)
+		p.line("")
+		printBackup(p, out.Keys, out.Directory)
+		p.line("")
+		p.line("Next: `" + program() + " backup restore --all --target TARGET --identity-file KEY --dir " + shellQuote(out.Directory) + "`")
+	})
+}
+
+func (i *initialised) list(cfg *config.Config) {
+	for _, l := range cfg.Listeners {
+		i.Listeners = append(i.Listeners, string(l.Protocol)+" "+l.Address)
+	}
+}
+
 // records lists what the DNS must say so that mail comes in and is believed on its way out.
 func records(domain, hostname string) []dnsRecord {
 	return []dnsRecord{
@@ -89,11 +119,13 @@ func records(domain, hostname string) []dnsRecord {
 }
 
 // initialise makes the directory of a new server with its configuration, certificate, store and first domain. It
-// overwrites nothing. waxwing.toml is written last: a directory that has it is complete.
+// overwrites nothing. Without a domain it makes no store. waxwing.toml is written last: a directory that has it is complete.
 func (s *session) initialise(dir, domainText, hostname string, loopback bool) (cfg *config.Config, keys keyring.Info, err error) {
-	domain, err := address.ParseDomain(domainText)
-	if err != nil {
-		return nil, keys, usageError{err}
+	domain := ""
+	if domainText != "" {
+		if domain, err = address.ParseDomain(domainText); err != nil {
+			return nil, keys, usageError{err}
+		}
 	}
 	if hostname == "" {
 		hostname = "mx." + domain
@@ -165,7 +197,7 @@ func (s *session) createStore(cfg *config.Config, domain string) (keys keyring.I
 	if err := server.CreateDataDir(cfg); err != nil {
 		return keys, control.Errorf(control.Unavailable, "init: %w", err)
 	}
-	if keys, err = server.CreateKeys(s.ctx, cfg, true); err != nil {
+	if keys, err = server.CreateKeys(s.ctx, cfg, true); err != nil || domain == "" {
 		return keys, err
 	}
 	state, err := server.OpenState(s.ctx, cfg, s.logger())

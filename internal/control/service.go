@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waxwing/internal/address"
+	"waxwing/internal/backup"
 	"waxwing/internal/directory"
 	"waxwing/internal/store"
 	"waxwing/internal/store/keyring"
@@ -26,6 +27,7 @@ type Options struct {
 	Store     *store.Store
 	Directory *directory.Directory
 	Keys      *keyring.Ring // of encryption at rest; nil when messages are not encrypted
+	Backup    *backup.Agent // nil: there are no backups
 	Server    Server        // nil when the server is stopped
 	SpoolDir  string        // for messages above 256 KiB while they are imported
 	Clock     func() time.Time
@@ -37,6 +39,7 @@ type Service struct {
 	store  *store.Store
 	dir    *directory.Directory
 	keys   *keyring.Ring
+	backup *backup.Agent
 	server Server
 	spool  string
 	clock  func() time.Time
@@ -54,7 +57,7 @@ func New(o Options) *Service {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
+	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, backup: o.Backup, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
 }
 
 func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {
@@ -97,13 +100,13 @@ func classify(err error) error {
 	switch {
 	case errors.As(err, &field):
 		e.Kind, e.Field = Invalid, field.Field
-	case isAny(err, store.ErrName):
+	case isAny(err, store.ErrName, backup.ErrNoRecipients):
 		e.Kind = Invalid
 	case isAny(err, store.ErrSelection):
 		e.Kind, e.Text = Invalid, "the selection is empty: name ids, a destination, a sender or a recipient, or --all"
-	case isAny(err, directory.ErrNotFound, store.ErrNotFound):
+	case isAny(err, directory.ErrNotFound, store.ErrNotFound, backup.ErrNoRepository):
 		e.Kind = NotFound
-	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, directory.ErrHoldsMail, store.ErrExists, store.ErrHeld):
+	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, directory.ErrHoldsMail, store.ErrExists, store.ErrHeld, backup.ErrBusy):
 		e.Kind = Conflict
 	case isAny(err, directory.ErrLimit, store.ErrLimit, store.ErrOverQuota):
 		e.Kind = Conflict

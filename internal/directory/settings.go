@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"waxwing/internal/backup"
 	"waxwing/internal/store"
 )
 
@@ -39,6 +41,36 @@ type Settings struct {
 	JunkDays      int   // the same for the junk folder
 	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
 	ScrubRate     int64 // octets a second that the scrub reads; 0: none
+
+	Backup BackupSettings
+}
+
+// BackupSettings say where backups go, when, and for whom.
+type BackupSettings struct {
+	Target          string // "" is none
+	CredentialsFile string // of a bucket
+	Recipients      string // age recipients, separated by spaces
+	Schedule        string // as backup.ParseSchedule reads it
+	Rate            int64  // octets a second; 0: no bound
+	KeepDaily       int    // 0 of all three: all backups are kept
+	KeepWeekly      int
+	KeepMonthly     int
+	TestDays        int    // between two tests of the newest backup; 0: none
+	TestKeyFile     string // identity that tests decrypt with; "": they look from outside
+}
+
+// BackupPlan is what the settings say about backups.
+func (s Settings) BackupPlan() backup.Plan {
+	b := s.Backup
+	schedule, err := backup.ParseSchedule(b.Schedule)
+	if err != nil {
+		schedule = backup.Schedule{} // check has let none through that can't be read
+	}
+	return backup.Plan{
+		Target: b.Target, Credentials: b.CredentialsFile, Recipients: backup.SplitRecipients(b.Recipients), Schedule: schedule, Rate: b.Rate,
+		Keep:      backup.Retention{Daily: b.KeepDaily, Weekly: b.KeepWeekly, Monthly: b.KeepMonthly},
+		TestEvery: time.Duration(b.TestDays) * 24 * time.Hour, TestKey: b.TestKeyFile,
+	}
 }
 
 // Setting describes one setting for those who show or change it.
@@ -71,6 +103,40 @@ var settingDefs = []settingDef{
 	{"address.subaddress_separator", "character between user and tag in user+tag@domain", func(s *Settings) any { return &s.SubaddressSeparator }, func(s *Settings) string {
 		return allowed(len(s.SubaddressSeparator) == 1 && strings.Contains("+-=_#~", s.SubaddressSeparator), "one of + - = _ # ~")
 	}},
+	{"backup.credentials_file", "file with access key and secret key, a line each, of a backup target that is a bucket; full path", func(s *Settings) any { return &s.Backup.CredentialsFile }, func(s *Settings) string {
+		return fullPath(s.Backup.CredentialsFile)
+	}},
+	{"backup.keep_daily", "days of which the newest backup is kept; 0 here and for weeks and months: all backups are kept", func(s *Settings) any { return &s.Backup.KeepDaily }, func(s *Settings) string {
+		return someBackups(s.Backup.KeepDaily)
+	}},
+	{"backup.keep_monthly", "months of which the newest backup is kept", func(s *Settings) any { return &s.Backup.KeepMonthly }, func(s *Settings) string {
+		return someBackups(s.Backup.KeepMonthly)
+	}},
+	{"backup.keep_weekly", "weeks of which the newest backup is kept", func(s *Settings) any { return &s.Backup.KeepWeekly }, func(s *Settings) string {
+		return someBackups(s.Backup.KeepWeekly)
+	}},
+	{"backup.rate", "octets a second that backups send, and tests of them read, at most; 0: no bound", func(s *Settings) any { return &s.Backup.Rate }, func(s *Settings) string {
+		return allowed(s.Backup.Rate == 0 || s.Backup.Rate >= 64<<10 && s.Backup.Rate <= 1<<40, "0 (no bound) or 65536 (64 KiB) or more")
+	}},
+	{"backup.recipients", "age recipients that can read the backups, separated by spaces: the public halves of keys that are kept elsewhere", func(s *Settings) any { return &s.Backup.Recipients }, func(s *Settings) string {
+		list := backup.SplitRecipients(s.Backup.Recipients)
+		_, err := backup.ParseRecipients(list)
+		return allowed(len(list) == 0 || err == nil, "age recipients, separated by spaces; all of one kind, age1 or age1pq1")
+	}},
+	{"backup.schedule", "when backups are made: a time of day like 03:30, an interval like 6h, or nothing for never", func(s *Settings) any { return &s.Backup.Schedule }, func(s *Settings) string {
+		_, err := backup.ParseSchedule(s.Backup.Schedule)
+		return allowed(err == nil, "a time of day like 03:30, an interval from 1m to 744h like 6h, or nothing for never")
+	}},
+	{"backup.target", "where backups go: the full path of a directory, or https://host/bucket/prefix?region=R", func(s *Settings) any { return &s.Backup.Target }, func(s *Settings) string {
+		_, err := backup.ParsePlace(s.Backup.Target)
+		return allowed(s.Backup.Target == "" || err == nil, "the full path of a directory, or https://host/bucket/prefix?region=R (http:// for loopback only)")
+	}},
+	{"backup.test_days", "days after which the newest backup is tested anew; 0: never", func(s *Settings) any { return &s.Backup.TestDays }, func(s *Settings) string {
+		return someDays(s.Backup.TestDays)
+	}},
+	{"backup.test_key_file", "file with an age identity of this server's own, for which backups are encrypted too, so that tests can restore them; full path", func(s *Settings) any { return &s.Backup.TestKeyFile }, func(s *Settings) string {
+		return fullPath(s.Backup.TestKeyFile)
+	}},
 	{"folder.archive", "name of the archive folder of a new account", func(s *Settings) any { return &s.ArchiveFolder }, func(s *Settings) string { return folderName(s.ArchiveFolder) }},
 	{"folder.drafts", "name of the drafts folder of a new account", func(s *Settings) any { return &s.DraftsFolder }, func(s *Settings) string { return folderName(s.DraftsFolder) }},
 	{"folder.junk", "name of the junk folder of a new account", func(s *Settings) any { return &s.JunkFolder }, func(s *Settings) string { return folderName(s.JunkFolder) }},
@@ -99,6 +165,15 @@ var settingDefs = []settingDef{
 // maxDays bounds settings in days.
 const maxDays = 36_500
 
+// maxBackups bounds the settings of what is kept.
+const maxBackups = 10_000
+
+func someBackups(n int) string { return allowed(n >= 0 && n <= maxBackups, "0 to 10000") }
+
+func fullPath(name string) string {
+	return allowed(name == "" || filepath.IsAbs(name) && !strings.ContainsRune(name, 0), "the full path of a file")
+}
+
 func someDays(n int) string { return allowed(n >= 0 && n <= maxDays, "0 to 36500") }
 
 // Policy is what the settings say about the keeping of mail.
@@ -116,6 +191,7 @@ func DefaultSettings() Settings {
 		MessageSize: 50 << 20, Recipients: 1000, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20,
+		Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 	}
 }
 

@@ -68,6 +68,7 @@ var checks = []check{
 	{"store", "damage is found before somebody needs the message", runSample},
 	{"encryption", "a disk that is stolen or sold tells nobody anything, and a master key that is lost tells nobody anything either", runEncryption},
 	{"scrub", "all stored mail is read again and again in the background", runScrub},
+	{"backup", "what isn't kept elsewhere goes with this machine", runBackup},
 	{"queue", "mail that waits long tells of a destination, or of this server, being refused", runQueue},
 }
 

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
@@ -19,9 +17,6 @@ import (
 	"waxwing/internal/store/postgres"
 	"waxwing/internal/store/sqlite"
 )
-
-// maxSecret bounds a file that holds a secret.
-const maxSecret = 16 << 10
 
 // openDatabase opens the database that the configuration names, and brings its tables up to date.
 func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger, u *upgrader) (*store.Database, error) {
@@ -48,7 +43,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger, u *
 
 // readDSN reads the connection string of PostgreSQL.
 func readDSN(cfg *config.Config) (string, error) {
-	lines, err := readSecret(cfg.Store.DSNFile, 1)
+	lines, err := config.ReadSecret(cfg.Store.DSNFile, 1)
 	if err != nil {
 		return "", control.Errorf(control.Invalid, "open store: store.dsn_file: %v", err)
 	}
@@ -67,7 +62,7 @@ func openBlobs(ctx context.Context, cfg *config.Config, log *slog.Logger, keys b
 		}
 		return store.Packs(packs), nil
 	}
-	lines, err := readSecret(b.CredentialsFile, 2)
+	lines, err := config.ReadSecret(b.CredentialsFile, 2)
 	if err != nil {
 		return nil, control.Errorf(control.Invalid, "open store: store.s3.credentials_file: %v", err)
 	}
@@ -86,34 +81,4 @@ func openBlobs(ctx context.Context, cfg *config.Config, log *slog.Logger, keys b
 		return nil, control.Errorf(control.Unavailable, "open store: %v", err)
 	}
 	return store.Objects(bucket), nil
-}
-
-// readSecret reads the first lines of a file that holds a secret: nobody else may read it.
-func readSecret(name string, n int) ([]string, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %04o: others can read the secret in it; chmod 600", name, fi.Mode().Perm())
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret))
-	if err != nil {
-		return nil, err
-	}
-	lines := strings.Split(string(b), "\n")
-	if len(lines) < n {
-		return nil, fmt.Errorf("%s has %d lines, not %d", name, len(lines), n)
-	}
-	for i := range lines[:n] {
-		if lines[i] = strings.TrimSpace(lines[i]); lines[i] == "" {
-			return nil, fmt.Errorf("line %d of %s is empty", i+1, name)
-		}
-	}
-	return lines[:n], nil
 }

@@ -33,11 +33,11 @@ func TestSecretsAreReadFromPrivateFiles(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), c.mode); err != nil {
 			t.Fatal(err)
 		}
-		got, err := readSecret(file, 1)
+		got, err := config.ReadSecret(file, 1)
 		if strings.Join(got, "") != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, c.want)
 		}
-		if _, err := readSecret(file, 3); err == nil {
+		if _, err := config.ReadSecret(file, 3); err == nil {
 			t.Errorf("%s: three lines were read", name)
 		}
 	}

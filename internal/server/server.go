@@ -153,6 +153,7 @@ func (s *Server) start() error {
 	s.goBackground(s.housekeep)
 	s.goBackground(s.parts.quotas.run)
 	s.goBackground(s.scrub)
+	s.goBackground(s.backups)
 	s.goBackground(s.runQueue)
 	for _, l := range s.listening {
 		s.serve(l)

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"waxwing/internal/backup"
 	"waxwing/internal/config"
 	"waxwing/internal/control"
 	"waxwing/internal/digest"
@@ -33,6 +34,7 @@ const (
 	searchName   = "search.db"
 	packsName    = "packs"
 	stagingName  = "staging" // on the way to a bucket
+	backupName   = "backup"  // what is known of backups, and the bundle in the making
 )
 
 // State is the opened store with its directory: what a command needs while the server is stopped, and the ground that
@@ -41,6 +43,7 @@ type State struct {
 	Store     *store.Store
 	Directory *directory.Directory
 	Keys      *keyring.Ring // of encryption at rest, nil when messages are not encrypted
+	Backup    *backup.Agent
 
 	cfg    *config.Config
 	log    *slog.Logger
@@ -79,6 +82,9 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 		Logger:     log.With("part", "directory"),
 		OnSettings: func(now directory.Settings) { s.Store.SetPolicy(now.Policy()) },
 	})
+	if err == nil {
+		s.Backup = s.newAgent()
+	}
 	return s, err
 }
 
@@ -183,7 +189,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 	o.DB, o.Blobs, o.Clock, o.Logger = db, blobs, time.Now, log
 	s.Store, err = store.Open(ctx, o)
 	if errors.Is(err, store.ErrLoading) {
-		err = control.Errorf(control.Unavailable, "open store: a move into the store of %s is not finished: run `waxwing store migrate` again to its end, or make this store anew", s.cfg.Path)
+		err = control.Errorf(control.Unavailable, "open store: a move or a restore into the store of %s is not finished: run `waxwing store migrate` or `waxwing backup restore` again to its end, or make this store anew", s.cfg.Path)
 	}
 	if err != nil {
 		return errors.Join(err, blobs.Close(), db.Close())
@@ -194,7 +200,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 // Control is the service layer over this state; server is nil unless it runs in this process.
 func (s *State) Control(server control.Server) *control.Service {
 	return control.New(control.Options{
-		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
+		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Backup: s.Backup, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
 	})
 }
 

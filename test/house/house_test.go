@@ -27,6 +27,7 @@ var floors = [][]string{
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport"},
 	{"internal/directory/...", "internal/auth", "internal/dialogtest"},
 	{"internal/digest", "internal/message", "internal/smtp"},
+	{"internal/backup"},
 	{"internal/store/...", "internal/mailfile"},
 	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest", "internal/build"},
 }

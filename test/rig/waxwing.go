@@ -29,6 +29,9 @@ type WaxwingOptions struct {
 	SMTPPort int
 	// Env is added to the server's environment.
 	Env []string
+	// Empty makes a directory without a store: a backup is restored into it before the start, or with accounts the store that
+	// Edit names gets them.
+	Empty bool
 }
 
 // Node is a Waxwing whose process a test may kill and start again on the same directory and ports.
@@ -71,7 +74,11 @@ func NewNode(ctx context.Context, dir string, o WaxwingOptions) (*Node, error) {
 		}
 		return []int{n.cmd.Process.Pid}
 	}
-	if _, err := n.Command(ctx, nil, "init", "--dir", n.Dir, "--domain", o.Domain, "--loopback"); err != nil {
+	begin := []string{"init", "--dir", n.Dir, "--domain", o.Domain, "--loopback"}
+	if o.Empty {
+		begin = []string{"init", "--dir", n.Dir, "--empty", "--hostname", "mx." + o.Domain, "--loopback"}
+	}
+	if _, err := n.Command(ctx, nil, begin...); err != nil {
 		return nil, err
 	}
 	if err := n.configure(dir); err != nil {
@@ -80,6 +87,11 @@ func NewNode(ctx context.Context, dir string, o WaxwingOptions) (*Node, error) {
 	var csv strings.Builder
 	for _, a := range o.Accounts {
 		fmt.Fprintf(&csv, "%s,%s,,\n", a.Address, a.Password)
+	}
+	if csv.Len() > 0 && o.Empty {
+		if _, err := n.Command(ctx, nil, "domain", "add", o.Domain, "--dir", n.Dir); err != nil {
+			return nil, err
+		}
 	}
 	if csv.Len() > 0 {
 		file := filepath.Join(dir, "accounts.csv")

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"waxwing/internal/backup"
+	"waxwing/internal/config"
+	"waxwing/internal/server"
+	"waxwing/internal/store"
+)
+
+type backupRestore struct {
+	IdentityFile string `required:"" help:"File with the key. It is read by this command alone and never handed to the server." placeholder:"FILE" type:"path"`
+	Backup       string `help:"Which one, by the name that the list shows; by default the newest. A name proves that the backup is the one that was made under it." placeholder:"ID"`
+	All          bool   `help:"The whole server, into an empty directory made by init --empty."`
+	DryRun       bool   `help:"Only say what would come back."`
+	targetFlags
+}
+
+func (c *backupRestore) Run(s *session) error {
+	ids, err := backup.ReadIdentities(c.IdentityFile)
+	if err != nil {
+		return usageError{err}
+	}
+	if !c.All {
+		return usagef("say what to bring back: --all")
+	}
+	if c.Target == "" {
+		return usagef("an empty server has no settings: say with --target where the backups are")
+	}
+	cfg, err := s.config()
+	if err != nil {
+		return err
+	}
+	spool := cfg.Spool.Dir // on the disk that the mail goes to
+	if err := os.MkdirAll(spool, 0o700); err != nil {
+		return err
+	}
+	return s.repository(c.targetFlags, func(r *backup.Repository) (err error) {
+		b, err := r.Find(s.ctx, c.Backup)
+		if err != nil {
+			return kinded(err)
+		}
+		rd, err := r.Read(s.ctx, b, ids, spool)
+		if err != nil {
+			return kinded(err)
+		}
+		defer func() { err = errors.Join(err, rd.Close()) }()
+		return c.whole(s, cfg, rd)
+	})
+}
+
+// restored is what the command prints.
+type restored struct {
+	Backup    string        `json:"backup"`
+	Directory string        `json:"directory"`
+	Counts    backup.Counts `json:"counts"`
+	Held      int64         `json:"held"`    // recipients of queued mail
+	Damaged   []string      `json:"damaged"` // contents that are not in the backup
+	DryRun    bool          `json:"dry_run"`
+}
+
+// whole restores a server.
+func (c *backupRestore) whole(s *session, cfg *config.Config, rd *backup.Reader) error {
+	out := restored{Backup: rd.ID, Directory: filepath.Dir(cfg.Path), Counts: rd.Manifest.Counts, Damaged: []string{}, DryRun: c.DryRun}
+	for _, err := range rd.Rows(s.ctx, "queue_recipient", 0) {
+		if err != nil {
+			return err
+		}
+		out.Held++
+	}
+	if !c.DryRun {
+		p := s.progress("octets", out.Counts.Octets)
+		err := server.Restore(s.ctx, cfg, s.logger(), rd, server.Watch{
+			Loaded: func(at store.Loading) {
+				p.about(fmt.Sprintf("%d rows, octets", at.AllRows), at.Octets, out.Counts.Octets)
+			},
+			Compared: func(v store.Compared) {
+				p.about(fmt.Sprintf("%d rows compared, octets", v.Rows), v.Octets, out.Counts.Octets)
+			},
+			Damaged: func(info store.ContentInfo, err error) {
+				out.Damaged = append(out.Damaged, fmt.Sprintf("content %d, SHA-256 %x: %v", info.ID, info.Sum, err))
+			},
+		})
+		p.end()
+		if err != nil {
+			return unavailable(err)
+		}
+	}
+	return s.print(out, func(p *printer) { out.show(p, cfg) })
+}
+
+func (r *restored) show(p *printer, cfg *config.Config) {
+	verb := "restored"
+	if r.DryRun {
+		verb = "would be restored"
+	}
+	p.row(verb, r.Backup)
+	p.row("", fmt.Sprintf("%d accounts, %d messages, %s, into %s", r.Counts.Accounts, r.Counts.Messages, config.Size(r.Counts.Octets).Human(), r.Directory))
+	for _, d := range r.Damaged {
+		p.row("DAMAGED", d)
+	}
+	if r.DryRun {
+		return
+	}
+	p.line("Everything was read back and compared.")
+	if r.Held > 0 {
+		p.line(fmt.Sprintf("%d recipients of outgoing mail are held: it may have been sent since the backup. `waxwing queue list` shows them, `waxwing queue release` and `waxwing queue drop` decide.", r.Held))
+	}
+	p.line("Backups are not scheduled here: `waxwing backup schedule` sets a time, once this server takes the place of the old one.")
+	if cfg.Encryption.Source == config.KeyFile {
+		p.line("This store has keys of its own. Back up " + cfg.Encryption.File + ".")
+	}
+}
