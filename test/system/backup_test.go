@@ -315,7 +315,7 @@ func afterwards(t *testing.T, m *rig.Node, late imap.UID) {
 		t.Errorf("queued mail is not held: %s, %v, %v", out, err, queued)
 	}
 	sendPlain(t, m.SMTP, "sender@far.test", []string{ada.Address}, letter("sender@far.test", ada.Address, "after the restore"))
-	waitFor(t, "the first message after the restore", time.Minute, func() bool {
+	waitFor(t, "the first message after the restore", func() bool {
 		for uid, x := range look(t, m, ada)["INBOX"].Messages {
 			if strings.Contains(x.Body, "after the restore") {
 				if uid <= late {
@@ -348,7 +348,7 @@ func TestBackupsAreMadeAndTestedByThemselves(t *testing.T) {
 		Test     *backup.TestRecord
 		Late     bool
 	}
-	waitFor(t, "a backup and its test", 2*time.Minute, func() bool {
+	waitFor(t, "a backup and its test", func() bool {
 		command(t, n, &st, "backup", "schedule")
 		return st.LastGood != nil && st.Test != nil
 	})
