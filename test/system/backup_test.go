@@ -21,8 +21,8 @@ import (
 	"waxwing/test/rig"
 )
 
-// seen is what a client sees of a folder.
-type seen struct {
+// backedFolder is what a client sees of a folder.
+type backedFolder struct {
 	Validity uint32
 	Next     imap.UID
 	Messages map[imap.UID]seenMessage
@@ -35,7 +35,7 @@ type seenMessage struct {
 }
 
 // look reads everything of an account.
-func look(t *testing.T, n *rig.Node, a rig.Account) map[string]seen {
+func look(t *testing.T, n *rig.Node, a rig.Account) map[string]backedFolder {
 	t.Helper()
 	c, _ := mailbox(t, n, a, "INBOX")
 	defer c.Close()
@@ -43,13 +43,13 @@ func look(t *testing.T, n *rig.Node, a rig.Account) map[string]seen {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]seen{}
+	out := map[string]backedFolder{}
 	for _, l := range list {
 		data, err := c.Select(l.Mailbox, &imap.SelectOptions{ReadOnly: true}).Wait()
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := seen{data.UIDValidity, data.UIDNext, map[imap.UID]seenMessage{}}
+		s := backedFolder{data.UIDValidity, data.UIDNext, map[imap.UID]seenMessage{}}
 		if data.NumMessages > 0 {
 			section := &imap.FetchItemBodySection{Peek: true}
 			got, err := c.Fetch(imap.SeqSet{imap.SeqRange{Start: 1, Stop: 0}}, &imap.FetchOptions{
@@ -281,7 +281,7 @@ func comesBack(t *testing.T, from, to rig.WaxwingOptions, target string, access 
 	m := elsewhere(t, to, key, target, access...)
 	for _, x := range []struct {
 		who  rig.Account
-		want map[string]seen
+		want map[string]backedFolder
 	}{{ada, wantAda}, {bob, wantBob}} {
 		got := look(t, m, x.who)
 		for name, folder := range x.want {
