@@ -4,37 +4,50 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
 	"waxwing/internal/store"
 	"waxwing/internal/store/postgres"
+	"waxwing/internal/store/search"
 	"waxwing/internal/store/search/searchtest"
 )
 
 // letters is a source of messages that are written when they are read.
 type letters struct {
 	store.SearchSource
-	w     *searchtest.Writer
-	extra map[store.MessageID]string
+	w *searchtest.Writer
 }
 
 func (l *letters) ReadBlob(_ context.Context, _ store.AccountID, id store.MessageID, buf []byte) ([]byte, error) {
-	return append(append(buf, l.w.Letter(rand.New(rand.NewPCG(7, uint64(id))))...), l.extra[id]...), nil
+	return append(buf, l.w.Letter(rand.New(rand.NewPCG(7, uint64(id))))...), nil
 }
 
 func (l *letters) WatchMessages(func()) (stop func()) { return func() {} }
 
-// BenchmarkCandidates asks an index of 100,000 messages of one account and 10,000 of another. The rows of the messages are made
-// by one statement, and the lists at the end: what a delivery costs is measured elsewhere, and feeding by BenchmarkIndex.
+// BenchmarkCandidates asks an index of 100,000 messages of one account and 10,000 of another: so many are made of fewer letters,
+// each of which stands there some times, and the lists are made at the end. What feeding costs, BenchmarkIndex tells.
 func BenchmarkCandidates(b *testing.B) {
-	const messages = 110_000
-	src := &letters{w: searchtest.NewWriter(), extra: map[store.MessageID]string{70_001: searchtest.Rare}}
-	dir := fill(b, messages)
-	past(b, dir, `DROP INDEX search_term_terms`)
-	idx := feed(b, dir, src, messages)
-	past(b, dir, `SET maintenance_work_mem = '256MB'`, `CREATE INDEX search_term_terms ON search_term USING gin (terms)`)
+	const written, copies = 2_750, 40
+	src := &letters{w: searchtest.NewWriter()}
+	dir := fill(b, written)
+	idx := feed(b, dir, src, written)
+	rare := termList(searchtest.Rare)
+	past(b, dir, `SET maintenance_work_mem = '512MB'`, `DROP INDEX search_term_terms`,
+		fmt.Sprintf(`INSERT INTO search_term SELECT message_id + n * 1000000, account_id, terms FROM search_term, generate_series(1, %d) AS n`, copies-1),
+		`INSERT INTO search_term VALUES (999999, 1, array_to_tsvector(ARRAY['`+strings.Join(rare, "','")+`']))`,
+		`CREATE INDEX search_term_terms ON search_term USING gin (terms)`)
 	searchtest.BenchmarkCandidates(b, idx, src.w)
+}
+
+// termList are the terms of a text in a message of account 1.
+func termList(text string) []string {
+	var d search.Document
+	d.Text(search.Body, []byte(text))
+	d.Words(search.Body, text)
+	terms, _ := termsOf(1, &d)
+	return terms
 }
 
 // BenchmarkIndex is what one message of 4 KB costs, in the background.
