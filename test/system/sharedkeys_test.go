@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -123,7 +122,7 @@ func TestKeysOfADatabaseAreSharedAndMissed(t *testing.T) {
 	}
 	refused := func(why string, want ...string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		out, err := n.Command(ctx, nil, "account", "list", "--dir", n.Dir)
 		if err == nil {
