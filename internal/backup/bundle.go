@@ -210,7 +210,7 @@ func (b *bundle) addLarge(p *packer, sum Sum, size int64, open func() (io.ReadCl
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	count := &counter{w: b.payload}
 	p.stream.Reset(count)
 	if _, err := io.CopyN(p.stream, r, size); err != nil {
@@ -331,7 +331,7 @@ func (o *opened) each(ctx context.Context, ids []age.Identity, want func(Sum) bo
 	if err != nil {
 		return err
 	}
-	defer body.Close() //nolint:errcheck // it was only read
+	defer body.Close()
 	plain, err := age.Decrypt(body, ids...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.name, unsealError(err))

@@ -93,7 +93,6 @@ type run struct {
 	open  *bundle
 	kind  Kind
 	used  map[int]struct{} // bundles of the index that the backup needs
-	kinds map[int]Kind
 	cat   catalog
 	lost  map[Sum]struct{}
 	done  Progress

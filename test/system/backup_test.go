@@ -187,12 +187,12 @@ func TestAServerComesBackFromItsBackup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer cluster.Close() //nolint:errcheck // the end of the test tells enough
+		defer cluster.Close()
 		service, err := s3test.Start()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer service.Close() //nolint:errcheck // the same
+		defer service.Close()
 		options := func(name string) rig.WaxwingOptions {
 			cluster.Schema(t, name)
 			bucket := service.Bucket(t, name, "")
