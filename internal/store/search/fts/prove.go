@@ -15,13 +15,14 @@ import (
 type proof struct {
 	*Index
 	db    *database
+	mark  store.MessageID // where the index stood when it began: it had claimed all up to there, and nothing above
 	acct  store.AccountID
 	found func(store.MessageRef, string)
 }
 
 // Prove implements store.SearchProver. An index that is being made anew claims nothing.
 func (x *Index) Prove(ctx context.Context, acct store.AccountID, found func(store.MessageRef, string)) error {
-	p := proof{x, x.current(), acct, found}
+	p := x.proof(acct, found)
 	if p.db == nil {
 		return nil
 	}
@@ -34,6 +35,11 @@ func (x *Index) Prove(ctx context.Context, acct store.AccountID, found func(stor
 		return nil
 	}
 	return err
+}
+
+// proof begins a proof. The mark is read before anything is looked up, since the index grows meanwhile.
+func (x *Index) proof(acct store.AccountID, found func(store.MessageRef, string)) proof {
+	return proof{x, x.current(), store.MessageID(x.upto.Load()), acct, found}
 }
 
 // current is the open file, nil while there is none or it is to be discarded.
@@ -84,8 +90,7 @@ func (p proof) file(ctx context.Context) error {
 
 // unknown finds messages up to the mark without terms.
 func (p proof) unknown(ctx context.Context) error {
-	upto := store.MessageID(p.upto.Load())
-	for last := store.MessageID(0); last < upto; {
+	for last := store.MessageID(0); last < p.mark; {
 		page, err := p.src.MessagesAfter(ctx, last, sweepStep)
 		if err != nil || len(page) == 0 {
 			return err
@@ -93,7 +98,7 @@ func (p proof) unknown(ctx context.Context) error {
 		for _, m := range page {
 			last = m.Message
 			row, ok := rowOf(m.Account, m.Message)
-			if !ok || last > upto || p.acct != 0 && m.Account != p.acct {
+			if !ok || last > p.mark || p.acct != 0 && m.Account != p.acct {
 				continue
 			}
 			if known, err := p.kept(ctx, row); err != nil {
@@ -164,7 +169,7 @@ const lookupTerms = 100
 
 func (p proof) has(ctx context.Context, m store.MessageRef, d *search.Document) (bool, error) {
 	row, ok := rowOf(m.Account, m.Message)
-	if !ok {
+	if !ok || m.Message > p.mark {
 		return true, nil
 	}
 	terms := strings.Fields(string(d.AppendTerms(appendAccountTerm(nil, m.Account, false))))
@@ -192,9 +197,6 @@ func (p proof) holds(ctx context.Context, row int64, e expression) (ok bool, err
 
 // excused tells a message of which the index does not claim to have all terms.
 func (p proof) excused(ctx context.Context, m store.MessageRef, row int64) (bool, error) {
-	if int64(m.Message) > p.upto.Load() {
-		return true, nil
-	}
 	if gone, err := p.src.GoneMessages(ctx, []store.MessageID{m.Message}); err != nil || len(gone) > 0 {
 		return true, err
 	}

@@ -1,6 +1,7 @@
 package fts
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -65,5 +66,32 @@ func TestAProofFindsDamagedLists(t *testing.T) {
 	}
 	if found := r.proved(); len(found) == 0 {
 		t.Error("a proof finds nothing")
+	}
+}
+
+func TestAProofJudgesWhatTheIndexClaimedWhenItBegan(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.start()
+	r.reach(r.mail.add(1, "alpha"))
+	var found []string
+	p := r.idx.proof(0, func(m store.MessageRef, text string) { found = append(found, fmt.Sprint(m.Message, " ", text)) })
+	r.reach(r.mail.add(1, "beta"))
+	for _, id := range []store.MessageID{1, 2} { // it is as if the second came between the look at its terms and the question why they are missing
+		row, _ := rowOf(1, id)
+		if _, err := r.idx.db.writer.ExecContext(t.Context(), `DELETE FROM term WHERE rowid = $1`, row); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		t.Error("what was claimed is not judged")
+	}
+	for _, f := range found {
+		if !strings.HasPrefix(f, "1 ") {
+			t.Errorf("found %q", f)
+		}
 	}
 }
