@@ -111,11 +111,14 @@ func (j *journal) note(change func()) {
 }
 
 // sealed makes a message that proves its own completeness: it ends with its token.
-func sealed(from, to, token string) []byte {
+func sealed(from, to, token string) []byte { return sealedAfter(from, to, token, rand.IntN(300)) }
+
+// sealedAfter is sealed with a number of lines of some 60 octets.
+func sealedAfter(from, to, token string, lines int) []byte {
 	var b bytes.Buffer
 	b.Write(letter(from, to, token))
 	filler := strings.Repeat(token+" ", 6)
-	for range rand.IntN(300) {
+	for range lines {
 		b.WriteString(filler + "\r\n")
 	}
 	b.WriteString("sealed " + token + "\r\n")

@@ -119,6 +119,9 @@ type Options struct {
 	Clock  func() time.Time // time.Now
 	Rand   io.Reader        // crypto/rand: markers of segments, nonces; read by several goroutines at the same time
 	Keys   Keys             // none: new records are not encrypted
+	// Doubt is asked when what was read of a segment looks damaged: true when the octets may have come from a memory that
+	// it has given up, and are worth reading once more. None: they are not.
+	Doubt func(Segment) bool
 	// Reserve is the free space in octets that is left alone, 64 MiB. Negative: none.
 	Reserve int64
 

@@ -40,6 +40,19 @@ func (s *Store) ReadInto(ref Ref, buf []byte) ([]byte, error) {
 	if err := ref.check(); err != nil {
 		return nil, err
 	}
+	b, err := s.readInto(ref, buf)
+	if s.doubtful(ref, err) {
+		return s.readInto(ref, buf)
+	}
+	return b, err
+}
+
+// doubtful tells that what looks damaged should be read once more.
+func (s *Store) doubtful(ref Ref, err error) bool {
+	return err != nil && errors.Is(err, ErrCorrupt) && s.opt.Doubt != nil && s.opt.Doubt(ref.Segment)
+}
+
+func (s *Store) readInto(ref Ref, buf []byte) ([]byte, error) {
 	h, err := s.files.acquire(ref.Segment)
 	if err != nil {
 		return nil, fmt.Errorf("blob: read %s: %w", ref, err)
@@ -152,7 +165,11 @@ func (s *Store) Open(ref Ref) (*Reader, error) {
 		return nil, fmt.Errorf("blob: open %s: %w", ref, err)
 	}
 	r := &Reader{s: s, h: h, ref: ref, cached: -1}
-	if err := r.init(); err != nil {
+	err = r.init()
+	if s.doubtful(ref, err) {
+		err = r.init()
+	}
+	if err != nil {
 		s.files.release(h)
 		return nil, err
 	}
@@ -244,6 +261,14 @@ func (r *Reader) load(i int64, size int) error {
 
 // readBlock reads and checks block i into dst, which has its length.
 func (r *Reader) readBlock(dst []byte, i int64) error {
+	err := r.readOnce(dst, i)
+	if r.s.doubtful(r.ref, err) {
+		return r.readOnce(dst, i)
+	}
+	return err
+}
+
+func (r *Reader) readOnce(dst []byte, i int64) error {
 	n, crc := r.end.entry(i)
 	at := r.ref.Offset + recordHeaderSize + i*blockSize
 	stored := dst

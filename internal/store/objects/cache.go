@@ -19,7 +19,7 @@ type chunkKey struct {
 }
 
 // cache holds chunks, up to a bound in octets; the one longest unused goes first. Objects never change, so nothing in it
-// is ever old.
+// is ever old; but what came may have been changed on its way, and is forgotten when it looks damaged.
 type cache struct {
 	max   int64
 	fetch func(chunkKey) ([]byte, error)
@@ -81,8 +81,26 @@ func (c *cache) add(k chunkKey, b []byte) {
 	c.in[k] = c.lru.PushFront(&cached{k, b})
 	c.used += int64(cap(b))
 	for c.used > c.max && c.lru.Len() > 0 {
-		old := c.lru.Remove(c.lru.Back()).(*cached)
-		delete(c.in, old.key)
-		c.used -= int64(cap(old.data))
+		c.drop(c.lru.Back())
 	}
+}
+
+// forget gives up all chunks of an object, and tells whether there were any.
+func (c *cache) forget(object string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := len(c.in)
+	for k, e := range c.in {
+		if k.object == object {
+			c.drop(e)
+		}
+	}
+	return len(c.in) < before
+}
+
+// drop gives up a chunk. The caller holds mu.
+func (c *cache) drop(e *list.Element) {
+	old := c.lru.Remove(e).(*cached)
+	delete(c.in, old.key)
+	c.used -= int64(cap(old.data))
 }

@@ -101,7 +101,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // newReader makes a reader of the bucket with a cache of its own.
 func (s *Store) newReader(cache int64) (*blob.Store, error) {
 	fs := bucketFS{s, newCache(cache, s.fetch)}
-	r, err := blob.Open(blob.Options{FS: fs, Dir: root, Reserve: -1, Keys: s.opt.Keys, Logger: s.opt.Logger})
+	r, err := blob.Open(blob.Options{FS: fs, Dir: root, Reserve: -1, Keys: s.opt.Keys, Logger: s.opt.Logger, Doubt: func(g blob.Segment) bool {
+		return fs.cache.forget(s.key(g))
+	}})
 	if err != nil {
 		return nil, fmt.Errorf("objects: %w", err)
 	}

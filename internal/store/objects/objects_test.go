@@ -269,3 +269,50 @@ func TestWhatWasReadIsNotFetchedAgain(t *testing.T) {
 		t.Errorf("%d requests for what was read before", n)
 	}
 }
+
+// TestWhatCameDamagedIsFetchedAnew reads through a line that changes octets, and again when it doesn't any more.
+func TestWhatCameDamagedIsFetchedAnew(t *testing.T) {
+	t.Parallel()
+	list, ids, _ := some(8)
+	readers := map[string]func(*objects.Store, blob.Ref) error{
+		"whole": func(s *objects.Store, ref blob.Ref) error {
+			_, err := s.ReadInto(ref, nil)
+			return err
+		},
+		"in parts": func(s *objects.Store, ref blob.Ref) error {
+			r, err := s.Open(ref)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(io.Discard, io.NewSectionReader(r, 0, r.Size()))
+			return errors.Join(err, r.Close())
+		},
+	}
+	for name, read := range readers {
+		p := service.NewProxy(t)
+		s := openBucket(t, service.Bucket(t, "line", p.Address))
+		refs, _, err := s.PutPack(t.Context(), 1, list, ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Set(s3test.FlipReads)
+		damaged := 0
+		for _, ref := range refs {
+			if err := read(s, ref); errors.Is(err, blob.ErrCorrupt) {
+				damaged++
+			}
+		}
+		p.Set(nil)
+		for _, ref := range refs {
+			if err := read(s, ref); err != nil {
+				t.Errorf("%s, on a sound line: %v", name, err)
+			}
+		}
+		if damaged == 0 {
+			t.Errorf("%s: nothing came damaged", name)
+		}
+		if err := s.Remove(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
