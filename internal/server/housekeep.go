@@ -41,7 +41,7 @@ func (s *Server) housekeep(ctx context.Context) {
 		case <-clean.C:
 		case <-s.state.keysChanged():
 		}
-		err := errors.Join(s.state.Store.Housekeep(ctx), s.state.expireCopies(time.Now()))
+		err := errors.Join(s.state.Store.Housekeep(ctx), s.state.expireCopies(ctx))
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("housekeeping failed, it is tried again", "error", err)
 		}

@@ -150,11 +150,14 @@ func RollbackStore(ctx context.Context, cfg *config.Config, name string) (r upgr
 }
 
 // expireCopies removes what was kept long enough.
-func (s *State) expireCopies(now time.Time) error {
+func (s *State) expireCopies(ctx context.Context) error {
 	if s.cfg.Store.Driver == config.Postgres {
 		return nil
 	}
-	gone, err := place(s.cfg).Expire(now)
+	if may, err := s.Store.MayExpire(ctx); err != nil || !may {
+		return err
+	}
+	gone, err := place(s.cfg).Expire(time.Now())
 	for _, name := range gone {
 		s.log.Info("removed a copy from before an upgrade", "copy", name)
 	}

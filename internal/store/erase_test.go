@@ -58,9 +58,13 @@ func TestWhatIsPurgedLeavesTheDiskInTime(t *testing.T) {
 		there bool
 	}{{0, true}, {13 * day, true}, {2 * day, true}, {6 * day, true}, {2 * day, false}}
 	for i, step := range steps {
-		now.Add(int64(step.after / time.Second))
-		if err := s.Housekeep(t.Context()); err != nil {
-			t.Fatal(err)
+		for passed := time.Duration(0); passed <= step.after; passed += day { // a clock that jumps lets nothing go
+			if err := s.Housekeep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if passed < step.after {
+				now.Add(int64(day / time.Second))
+			}
 		}
 		if inPacks(t, dir, []byte("the secret of the seal")) != step.there {
 			t.Errorf("step %d: the octets are there: %v", i, !step.there)

@@ -16,9 +16,12 @@ type Retained struct {
 }
 
 // retain carries out the Policy: what is old leaves its mailbox, what was expunged long enough ago goes for good, and so do
-// old tombstones. Every step is a small transaction.
+// old tombstones. Every step is a small transaction. After the clock jumped nothing goes: see MayExpire.
 func (s *Store) retain(ctx context.Context) (Retained, error) {
 	var out Retained
+	if may, err := s.MayExpire(ctx); err != nil || !may {
+		return out, err
+	}
 	steps := []func(context.Context, *Retained) error{s.expireAll, s.purgeAll, s.forgetMailboxes, s.forgetTombstones}
 	for _, step := range steps {
 		if err := step(ctx, &out); err != nil {

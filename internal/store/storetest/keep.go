@@ -12,6 +12,7 @@ var keepChecks = []check{
 	{"an entry goes back to a mailbox of the old name", restoreByName},
 	{"what is not kept is gone at once", notKept},
 	{"expunged entries are gone for good after their time", purgedInTime},
+	{"a clock that jumps lets nothing go", clockJumps},
 	{"expunged entries are gone for good when an administrator says so", purgedNow},
 	{"expunged entries are listed in pages and by what they were", expungedPages},
 	{"what was copied and expunged is restored to each place", restoreShared},
@@ -429,4 +430,47 @@ func quotaNotices(h *harness) {
 	h.equal("45 %", told(), []int64{})
 	h.fill(in.ID, 40)
 	h.equal("85 % again", told(), []int64{80})
+}
+
+func clockJumps(h *harness) {
+	h.s.SetPolicy(store.Policy{Undelete: 14 * day, Trash: 30 * day})
+	in, trash := h.box("INBOX"), h.box("Trash")
+	expunged := h.fill(in.ID, 4)
+	h.fill(trash.ID, 2)
+	h.expunge(in.ID, expunged[0])
+	h.housekeep()
+	left := func(what string, restorable, inTrash int) {
+		h.Helper()
+		h.housekeep()
+		h.equal(what+": expunged and in the trash", []any{len(h.expunged()), len(h.entries(trash.ID))}, []any{restorable, inTrash})
+	}
+	const years = 3650 * day
+	for _, by := range []time.Duration{time.Hour, -time.Hour, years} {
+		h.jump(by)
+		left("a jump", 1, 2)
+	}
+	h.restart()
+	h.s.SetPolicy(store.Policy{Undelete: 14 * day, Trash: 30 * day})
+	h.advance(2 * day)
+	left("within the grace", 1, 2)
+	h.expunge(in.ID, expunged[1]) // with a time that is years ahead
+	h.jump(-years - 2*day)
+	left("the clock is right again", 2, 2)
+	h.jump(-years) // before there was a program
+	left("a clock that was never set", 2, 2)
+	h.jump(years)
+	h.advance(13 * day)
+	left("not yet", 2, 2)
+	h.advance(2 * day)
+	left("the first one's time is over", 1, 2)
+	h.advance(3 * day)
+	left("and the other's", 0, 2)
+	h.advance(13 * day)
+	left("the trash is emptied", 2, 0) // what left it can be restored
+	h.jump(10 * day)
+	left("the server was down", 2, 0)
+	h.advance(4 * day)
+	left("the grace is over", 2, 0)
+	h.advance(day)
+	left("their time too", 0, 0)
 }
