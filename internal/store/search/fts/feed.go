@@ -27,11 +27,8 @@ type feed struct {
 	seen     int64 // notices of the store when the last sweep began
 }
 
-// failed notes an error, and discards an index that is damaged.
+// failed discards an index that is damaged.
 func (x *Index) failed(err error) {
-	if x.failure.Swap(&err) == nil {
-		x.log.Error("search index: stopped for now, searches read the messages instead", "err", err)
-	}
 	if !mustDiscard(err) {
 		return
 	}
@@ -45,7 +42,7 @@ func (x *Index) discard() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.log.Warn("search index: made anew", "path", x.opts.Path)
-	x.rebuilds.Add(1)
+	x.engine.Rebuilds.Add(1)
 	err := x.db.close()
 	x.db = nil
 	x.upto.Store(0)
@@ -141,7 +138,7 @@ func (x *Index) index(ctx context.Context, list []store.MessageRef) (err error) 
 		return fmt.Errorf("fts: commit: %w", err)
 	}
 	x.upto.Store(int64(mark))
-	x.indexed.Add(int64(n))
+	x.engine.Indexed.Add(int64(n))
 	x.opts.Progress(n, mark)
 	return nil
 }

@@ -69,10 +69,7 @@ type Index struct {
 	src  store.SearchSource // set by Start
 	next store.MessageID    // set by Start: where ids began when the store was opened
 
-	wake   chan struct{} // of one element
-	stop   context.CancelFunc
-	unhook func()
-	done   chan struct{}
+	engine *follow.Engine
 
 	mu      sync.RWMutex // held for reading by searches, for writing while the database is opened, closed or discarded
 	db      *database    // nil while there is none
@@ -82,14 +79,8 @@ type Index struct {
 	gone   []store.MessageRef // purged, and still in the index
 	missed bool               // more were purged than gone holds
 
-	indexed  atomic.Int64 // messages, since Start
-	rebuilds atomic.Int64
-	upto     atomic.Int64
-	last     atomic.Int64
-	changes  atomic.Int64 // notices of the store
-	failure  atomic.Pointer[error]
-
-	closeOnce sync.Once
+	upto atomic.Int64 // the last message that is indexed
+	last atomic.Int64 // the last message that there is
 
 	feed feed // of the goroutine
 }
@@ -106,7 +97,7 @@ func New(o Options) (*Index, error) {
 	}
 	o.setDefaults()
 	o.Pick = follow.Shared(o.Pick)
-	x := &Index{opts: o, log: o.Logger, wake: make(chan struct{}, 1)}
+	x := &Index{opts: o, log: o.Logger, engine: follow.NewEngine(o.Logger)}
 	x.feed.reader = follow.Reader{Pick: o.Pick, Log: o.Logger, Doc: search.Document{Analyzer: search.Analyzer{Stem: o.Stem}}}
 	return x, nil
 }
@@ -115,59 +106,23 @@ func New(o Options) (*Index, error) {
 func (x *Index) Start(src store.SearchSource, next store.MessageID) {
 	x.src, x.next = src, next
 	x.feed.reader.Source = src
-	x.done = make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	x.stop = cancel
-	x.unhook = src.WatchMessages(func() {
-		x.changes.Add(1)
-		x.poke()
-	})
-	loop := follow.Loop{
-		Clock: x.opts.Clock, Sleep: x.opts.Sleep, Wake: x.wake, Idle: x.opts.SweepEvery,
-		Changes: x.changes.Load, Failed: x.failed, Fine: func() { x.failure.Store(nil) },
-	}
-	go func() {
-		defer close(x.done)
-		loop.Run(ctx, x.step)
-	}()
-}
-
-// poke wakes the goroutine.
-func (x *Index) poke() {
-	select {
-	case x.wake <- struct{}{}:
-	default:
-	}
+	x.engine.Start(src, follow.Loop{Clock: x.opts.Clock, Sleep: x.opts.Sleep, Idle: x.opts.SweepEvery, Failed: x.failed}, x.step)
 }
 
 // Close ends the goroutine and closes the file. An index that was not started has neither.
 func (x *Index) Close() error {
-	var err error
-	x.closeOnce.Do(func() {
-		if x.stop == nil {
-			return
-		}
-		x.unhook()
-		x.stop()
-		<-x.done
+	return x.engine.Stop(func() error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		err = x.db.close()
+		err := x.db.close()
 		x.db = nil
+		return err
 	})
-	return err
 }
 
 // Status tells where the index stands.
 func (x *Index) Status() follow.Status {
-	s := follow.Status{
-		Indexed: x.indexed.Load(), Rebuilds: x.rebuilds.Load(),
-		Waiting: max(0, x.last.Load()-x.upto.Load()), // ids that were skipped count
-	}
-	if err := x.failure.Load(); err != nil {
-		s.Err = *err
-	}
-	return s
+	return x.engine.Status(max(0, x.last.Load()-x.upto.Load())) // ids that were skipped count
 }
 
 // maxGone is how many purged messages are remembered; more are found by looking.
@@ -184,5 +139,5 @@ func (x *Index) Purged(acct store.AccountID, ids []store.MessageID) {
 		x.gone = append(x.gone, store.MessageRef{Account: acct, Message: id})
 	}
 	x.goneMu.Unlock()
-	x.poke()
+	x.engine.Poke()
 }

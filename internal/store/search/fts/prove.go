@@ -207,6 +207,6 @@ func (p proof) excused(ctx context.Context, m store.MessageRef, row int64) (bool
 // Renew implements store.SearchProver.
 func (x *Index) Renew(context.Context) error {
 	x.damaged.Store(true)
-	x.poke()
+	x.engine.Poke()
 	return nil
 }

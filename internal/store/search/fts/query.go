@@ -104,7 +104,7 @@ func (x *Index) query(ctx context.Context, e expression, newestFirst bool, limit
 	ids, upto, err = x.db.match(ctx, string(e), newestFirst, limit)
 	if err != nil && mustDiscard(err) {
 		x.damaged.Store(true)
-		x.poke()
+		x.engine.Poke()
 	}
 	return ids, upto, err
 }

@@ -65,7 +65,7 @@ func (x *Index) remove(ctx context.Context, rows []int64) error {
 func (x *Index) sweep(ctx context.Context) (more bool, err error) {
 	f := &x.feed
 	if !f.sweeping {
-		changes := x.changes.Load()
+		changes := x.engine.Changes.Load()
 		if !f.swept.IsZero() && (changes == f.seen || x.opts.Clock().Sub(f.swept) < x.opts.SweepEvery) {
 			return false, nil
 		}

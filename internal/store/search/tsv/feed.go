@@ -121,7 +121,7 @@ func (x *Index) index(ctx context.Context, list []note) error {
 	if err != nil {
 		return err
 	}
-	x.indexed.Add(int64(len(entries)))
+	x.engine.Indexed.Add(int64(len(entries)))
 	x.opts.Progress()
 	return nil
 }

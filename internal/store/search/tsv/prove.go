@@ -118,7 +118,7 @@ func (x *Index) Renew(ctx context.Context) error {
 			return fmt.Errorf("tsv: make anew: %w", err)
 		}
 	}
-	x.rebuilds.Add(1)
-	x.poke()
+	x.engine.Rebuilds.Add(1)
+	x.engine.Poke()
 	return nil
 }

@@ -75,21 +75,12 @@ type Index struct {
 
 	source store.SearchSource // set by Start
 
-	wake   chan struct{} // of one element
-	stop   context.CancelFunc
-	unhook func()
-	done   chan struct{}
+	engine *follow.Engine
 
 	mu      sync.RWMutex // held for reading by searches
 	readers *sql.DB      // nil before the first step and after Close
 
-	indexed  atomic.Int64 // messages, since Start
-	rebuilds atomic.Int64
-	waiting  atomic.Int64
-	changes  atomic.Int64 // notices of the store
-	failure  atomic.Pointer[error]
-
-	closeOnce sync.Once
+	waiting atomic.Int64 // messages that are not indexed yet
 
 	// Of the goroutine.
 	reader follow.Reader
@@ -110,7 +101,7 @@ func New(o Options) (*Index, error) {
 	}
 	o.setDefaults()
 	o.Pick = follow.Shared(o.Pick)
-	x := &Index{opts: o, log: o.Logger, wake: make(chan struct{}, 1)}
+	x := &Index{opts: o, log: o.Logger, engine: follow.NewEngine(o.Logger)}
 	x.reader = follow.Reader{Pick: o.Pick, Log: o.Logger, Doc: search.Document{Analyzer: search.Analyzer{Stem: o.Stem}}}
 	return x, nil
 }
@@ -118,72 +109,32 @@ func New(o Options) (*Index, error) {
 // Start implements store.Searcher.
 func (x *Index) Start(src store.SearchSource, _ store.MessageID) {
 	x.source, x.reader.Source = src, src
-	x.done = make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	x.stop = cancel
-	x.unhook = src.WatchMessages(func() {
-		x.changes.Add(1)
-		x.poke()
-	})
-	loop := follow.Loop{
-		Clock: x.opts.Clock, Sleep: x.opts.Sleep, Wake: x.wake, Idle: x.opts.Poll,
-		Changes: x.changes.Load, Failed: x.failed, Fine: func() { x.failure.Store(nil) },
-	}
-	go func() {
-		defer close(x.done)
-		loop.Run(ctx, x.step)
-	}()
-}
-
-// poke wakes the goroutine.
-func (x *Index) poke() {
-	select {
-	case x.wake <- struct{}{}:
-	default:
-	}
+	x.engine.Start(src, follow.Loop{Clock: x.opts.Clock, Sleep: x.opts.Sleep, Idle: x.opts.Poll, Failed: x.failed}, x.step)
 }
 
 // Purged tells of messages that are gone for good. The trigger has noted them; they are looked at soon.
-func (x *Index) Purged(store.AccountID, []store.MessageID) { x.poke() }
+func (x *Index) Purged(store.AccountID, []store.MessageID) { x.engine.Poke() }
 
 // Close ends the goroutine and the connections. An index that was not started has neither.
 func (x *Index) Close() error {
-	var err error
-	x.closeOnce.Do(func() {
-		if x.stop == nil {
-			return
-		}
-		x.unhook()
-		x.stop()
-		<-x.done
+	return x.engine.Stop(func() error {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		if x.readers == nil {
-			return
+			return nil
 		}
 		x.letGo()
-		err = errors.Join(x.readers.Close(), x.writer.Close())
+		err := errors.Join(x.readers.Close(), x.writer.Close())
 		x.readers = nil
+		return err
 	})
-	return err
 }
 
 // Status tells where the index stands.
-func (x *Index) Status() follow.Status {
-	s := follow.Status{Indexed: x.indexed.Load(), Rebuilds: x.rebuilds.Load(), Waiting: x.waiting.Load()}
-	if err := x.failure.Load(); err != nil {
-		s.Err = *err
-	}
-	return s
-}
+func (x *Index) Status() follow.Status { return x.engine.Status(x.waiting.Load()) }
 
-// failed notes an error. Whatever it was, the connection goes, and with it the lock: another node may do better.
-func (x *Index) failed(err error) {
-	if x.failure.Swap(&err) == nil {
-		x.log.Error("search index: stopped for now, searches read the messages instead", "err", err)
-	}
-	x.letGo()
-}
+// failed lets the connection go, whatever the error was, and with it the lock: another node may do better.
+func (x *Index) failed(error) { x.letGo() }
 
 // letGo ends the session that has the lock, if there is one.
 func (x *Index) letGo() {
@@ -254,7 +205,7 @@ func (x *Index) renew(ctx context.Context) error {
 		}
 		if found != "" {
 			x.log.Warn("search index: made anew by other rules", "made_by", found, "now", x.opts.version())
-			x.rebuilds.Add(1)
+			x.engine.Rebuilds.Add(1)
 		}
 		if _, err := tx.ExecContext(ctx, noteAll); err != nil {
 			return fmt.Errorf("tsv: note all messages: %w", err)
