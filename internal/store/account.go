@@ -24,6 +24,8 @@ type counters struct {
 	quotaMessages int64
 	held          bool // under a legal hold
 	domain        string
+	version       int64  // raised by each transaction that changes anything of the account
+	horizon       ModSeq // tombstones up to here may have been removed
 }
 
 // tree is the set of mailboxes of an account under their names, with the subscriptions. It is never changed once it is
@@ -208,11 +210,16 @@ func (c *accounts) unpin(a *account) {
 	}
 	a.lru = c.unused.PushFront(a)
 	for c.unused.Len() > c.max {
-		old := c.unused.Remove(c.unused.Back()).(*account)
-		old.lru = nil
-		delete(c.byID, old.id)
-		c.s.indexes.dropAccount(old)
+		c.evict(c.unused.Back().Value.(*account))
 	}
+}
+
+// evict takes an account that nobody uses out of memory; c.mu is held.
+func (c *accounts) evict(a *account) {
+	c.unused.Remove(a.lru)
+	a.lru = nil
+	delete(c.byID, a.id)
+	c.s.indexes.dropAccount(a)
 }
 
 // forget takes an account out of the cache: it could not be loaded, or it was deleted.
@@ -230,7 +237,7 @@ func (c *accounts) forget(a *account) {
 
 // with calls fn with the account's committed state under its read lock.
 func (s *Store) with(ctx context.Context, id AccountID, fn func(a *account) error) error {
-	a, err := s.accounts.pin(ctx, id)
+	a, err := s.current(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -245,9 +252,10 @@ func (s *Store) with(ctx context.Context, id AccountID, fn func(a *account) erro
 
 // load reads the account's rows from one snapshot.
 func (a *account) load(q Querier) error {
-	err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages
-		FROM mail_account WHERE account_id = $1`, a.id).Scan(&a.counters.modseq, &a.counters.nextMailbox, &a.counters.lastValidity,
-		&a.counters.usedOctets, &a.counters.usedMessages, &a.counters.quotaOctets, &a.counters.quotaMessages)
+	c := &a.counters
+	err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages, version, horizon
+		FROM mail_account WHERE account_id = $1`, a.id).Scan(&c.modseq, &c.nextMailbox, &c.lastValidity,
+		&c.usedOctets, &c.usedMessages, &c.quotaOctets, &c.quotaMessages, &c.version, &c.horizon)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

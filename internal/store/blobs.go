@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 
 	"waxwing/internal/store/blob"
 )
@@ -181,14 +183,16 @@ func (tx *Tx) blobRow(t *settled, refs int64) (int64, error) {
 	var id int64
 	var at blob.Ref
 	t.kept = false
-	err := tx.QueryRow(`SELECT blob_id, segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2`, hashKey(t.sum), t.sum[:]).
-		Scan(&id, &at.Segment, &at.Offset, &at.StoredLen, &at.Len)
+	err := tx.QueryRow(tx.forUpdate(`SELECT blob_id, segment, place, stored, length FROM blob WHERE hash_key = $1 AND hash = $2
+		ORDER BY blob_id LIMIT 1`), hashKey(t.sum), t.sum[:]).Scan(&id, &at.Segment, &at.Offset, &at.StoredLen, &at.Len)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		if !t.put {
 			return 0, errNoContent
 		}
-		id = tx.s.ids.blob.take()
+		if id, err = tx.s.ids.blob.take(); err != nil {
+			return 0, err
+		}
 		return id, tx.insertBlob(t, id, refs)
 	case err != nil:
 		return 0, fmt.Errorf("look for content: %w", err)
@@ -273,7 +277,8 @@ func (tx *Tx) segmentDelta(g blob.Segment) *segmentDelta {
 }
 
 func (tx *Tx) flushSegments() error {
-	for g, d := range tx.segments {
+	for _, g := range slices.Sorted(maps.Keys(tx.segments)) {
+		d := tx.segments[g]
 		since := int64(0)
 		if d.died {
 			since = tx.now.Unix()
@@ -301,16 +306,35 @@ func (tx *Tx) AcquireBlob(blobID int64) error {
 	return nil
 }
 
-// ReleaseBlob takes a reference away from a content. With the last one its row goes, and after the commit its octets count
-// as dead.
+// ReleaseBlob takes a reference away from a content. With the last one its row goes, at the end of the transaction, and after
+// the commit its octets count as dead.
 func (tx *Tx) ReleaseBlob(blobID int64) error {
 	return tx.releaseBlobs([]int64{blobID})
 }
 
-// releaseBlobs takes references away, one for each time that an id stands in the list.
+// releaseBlobs takes references away, one for each time that an id stands in the list. It is done at the end of the
+// transaction, so that nobody waits for these rows longer than the commit takes.
 func (tx *Tx) releaseBlobs(ids []int64) error {
-	once, again := splitRepeats(ids)
+	tx.wrote = true
+	tx.released = append(tx.released, ids...)
+	return nil
+}
+
+// flushReleased carries releaseBlobs out, in the order of the ids: two nodes that release the same contents don't wait for each
+// other.
+func (tx *Tx) flushReleased() error {
+	if len(tx.released) == 0 {
+		return nil
+	}
+	once, again := splitRepeats(tx.released)
+	tx.released = nil
+	slices.Sort(once)
 	d := tx.s.db.Dialect
+	if tx.s.shared() {
+		if _, err := tx.numbers(`SELECT blob_id FROM blob WHERE `+d.In("blob_id", "$1")+` ORDER BY blob_id FOR UPDATE`, d.Numbers(once)); err != nil {
+			return fmt.Errorf("store: release contents: %w", err)
+		}
+	}
 	if err := tx.exec(`UPDATE blob SET refs = refs - 1 WHERE `+d.In("blob_id", "$1"), d.Numbers(once)); err != nil {
 		return fmt.Errorf("store: release contents: %w", err)
 	}

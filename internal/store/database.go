@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 )
@@ -11,15 +12,33 @@ type Database struct {
 	Reader  *sql.DB // a bounded pool, which sees committed rows only
 	Side    *sql.DB // for what must not wait for those: the table of data keys; nil where keys stand in files
 	Dialect Dialect
+	Peers   Peers // the way to the other nodes that write to the same database; nil when no other can
 }
 
-// Close closes both ends.
+// Close closes all ends.
 func (db *Database) Close() error {
-	err := errors.Join(db.Reader.Close(), db.Writer.Close())
+	var err error
+	if db.Peers != nil {
+		err = db.Peers.Close()
+	}
+	err = errors.Join(err, db.Reader.Close(), db.Writer.Close())
 	if db.Side != nil {
 		err = errors.Join(err, db.Side.Close())
 	}
 	return err
+}
+
+// Peers is the way to the other nodes on one database. It has connections of its own.
+type Peers interface {
+	// Tell sends a text to the other nodes. It is lost when none listens, or the connection breaks. One caller at a time.
+	Tell(ctx context.Context, text string) error
+	// Hear calls ready when it listens and heard for each text that another node sent from then on, its own too, until ctx
+	// ends or the connection breaks.
+	Hear(ctx context.Context, ready func(), heard func(text string)) error
+	// Lead waits until no other node leads, and calls fn with a context that ends when this one doesn't lead any more. It
+	// returns when fn has returned, or ctx ends, or the connection broke.
+	Lead(ctx context.Context, fn func(ctx context.Context)) error
+	Close() error
 }
 
 // Dialect is what differs between SQL back-ends beyond their schema. All queries use $n placeholders and run on all.

@@ -170,7 +170,11 @@ func (w *work) assignRole(tx *Tx, id MailboxID, role Role) (*workBox, error) {
 
 // insertMessage makes the row of a message.
 func (w *work) insertMessage(tx *Tx, blobID, size int64, m *Summary, summary []byte, uidl string) (MessageID, error) {
-	id := MessageID(tx.s.ids.message.take())
+	number, err := tx.s.ids.message.take()
+	if err != nil {
+		return 0, err
+	}
+	id := MessageID(number)
 	thread, err := tx.thread(w.id, id, m)
 	if err != nil {
 		return 0, err

@@ -57,6 +57,7 @@ func (s *Store) EditDirectory(ctx context.Context, e DirectoryEdit) (version int
 		if err := tx.QueryRow(`UPDATE directory_counter SET value = value + 1 WHERE name = 'settings' RETURNING value`).Scan(&version); err != nil {
 			return err
 		}
+		tx.directory = true
 		ids, err = (&directoryEditor{s: s, tx: tx, edit: &e, version: version}).run()
 		return err
 	})

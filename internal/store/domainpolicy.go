@@ -236,6 +236,9 @@ func (s *Store) QuotaTold(ctx context.Context, n QuotaNotice) error {
 		if n.Domain != "" {
 			return tx.exec(`UPDATE domain_policy SET quota_told = $2 WHERE domain = $1`, n.Domain, n.Level)
 		}
+		if _, err := tx.lockAccount(n.Account); err != nil {
+			return err
+		}
 		return tx.exec(`UPDATE mail_account SET quota_told = $2 WHERE account_id = $1`, n.Account, n.Level)
 	})
 }

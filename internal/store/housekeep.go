@@ -84,14 +84,17 @@ func (s *Store) reap(ctx context.Context, acct AccountID, box MailboxID) error {
 }
 
 func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
-	columns, err := tx.numbers(`SELECT uid, message_id, keywords FROM entry WHERE account_id = $1 AND mailbox_id = $2
-		ORDER BY uid LIMIT $3`, acct, box, reapStep)
-	if err != nil {
-		return false, err
-	}
 	w, err := tx.account(acct)
 	gone := errors.Is(err, ErrNotFound)
 	if err != nil && !gone {
+		return false, err
+	}
+	if mine, err := tx.claimDead(acct, box); err != nil || !mine {
+		return false, err
+	}
+	columns, err := tx.numbers(`SELECT uid, message_id, keywords FROM entry WHERE account_id = $1 AND mailbox_id = $2
+		ORDER BY uid LIMIT $3`, acct, box, reapStep)
+	if err != nil {
 		return false, err
 	}
 	if len(columns) == 0 {
@@ -126,6 +129,15 @@ func (tx *Tx) reap(acct AccountID, box MailboxID) (more bool, err error) {
 		return true, nil
 	}
 	return true, tx.releaseMessages(acct, messagesOf(rows))
+}
+
+// claimDead makes sure that this transaction alone removes entries of a deleted mailbox.
+func (tx *Tx) claimDead(acct AccountID, box MailboxID) (bool, error) {
+	if !tx.s.shared() {
+		return true, nil
+	}
+	rows, err := tx.numbers(`SELECT mailbox_id FROM dead_mailbox WHERE account_id = $1 AND mailbox_id = $2 FOR UPDATE SKIP LOCKED`, acct, box)
+	return len(rows) > 0, err
 }
 
 // reaped ends the removal of a mailbox, and with the last one of a deleted account what else is left of it.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -10,17 +11,34 @@ import (
 // as many. Ids are never handed out twice.
 const idStep = 1000
 
+// Where several nodes hand out ids each takes a range for itself, before it begins a transaction and in one of its own, so that
+// nobody waits for another's transaction. It takes the next one when less than idLow are left.
+const (
+	idRange = 8192
+	idLow   = 2048
+)
+
 // sequence hands out ascending ids. It belongs to the writer's goroutine.
 type sequence struct {
 	name    string
 	next    int64
 	mark    int64 // what is committed: ids below it may be in use
 	pending int64 // what the open transaction makes the mark; 0: nothing
+
+	ranged bool  // ids from next to mark belong to this node, others to others
+	need   int64 // how many ids a transaction lacked
 }
 
-func (q *sequence) take() int64 {
+// errNoIDs says that a transaction needs more ids than were taken for this node: it runs again with more.
+var errNoIDs = errors.New("store: more ids are needed")
+
+func (q *sequence) take() (int64, error) {
+	if q.ranged && q.next >= q.mark {
+		q.need = max(2*q.need, idRange)
+		return 0, &faultError{fault: FaultRetry, err: errNoIDs}
+	}
 	q.next++
-	return q.next - 1
+	return q.next - 1, nil
 }
 
 // ids are the sequences of the store.
@@ -28,8 +46,9 @@ type ids struct {
 	message, blob sequence
 }
 
-func loadIDs(q Querier) (*ids, error) {
-	d := &ids{message: sequence{name: "message"}, blob: sequence{name: "blob"}}
+// loadIDs reads where the sequences are. A node among others has none of its own before reserve.
+func loadIDs(q Querier, shared bool) (*ids, error) {
+	d := &ids{message: sequence{name: "message", ranged: shared}, blob: sequence{name: "blob", ranged: shared}}
 	for _, s := range []*sequence{&d.message, &d.blob} {
 		err := q.QueryRow(`SELECT next FROM sequence WHERE name = $1`, s.name).Scan(&s.next)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -43,10 +62,31 @@ func loadIDs(q Querier) (*ids, error) {
 	return d, nil
 }
 
+// reserve takes ranges for this node that no other will have. No transaction is open: what it answers is committed.
+func (d *ids) reserve(conn *sql.Conn) error {
+	for _, s := range []*sequence{&d.message, &d.blob} {
+		if !s.ranged || s.mark-s.next >= max(idLow, s.need) {
+			continue
+		}
+		n := max(idRange, 2*s.need)
+		var end int64
+		err := conn.QueryRowContext(context.Background(), `INSERT INTO sequence (name, next) VALUES ($1, $2::bigint + 1)
+			ON CONFLICT (name) DO UPDATE SET next = sequence.next + $2::bigint RETURNING next`, s.name, n).Scan(&end)
+		if err != nil {
+			return err
+		}
+		if s.mark != end-n { // another node had some between
+			s.next = end - n
+		}
+		s.mark, s.need = end, 0
+	}
+	return nil
+}
+
 // flush records how far the ids of the transaction went.
 func (d *ids) flush(tx *Tx) error {
 	for _, s := range []*sequence{&d.message, &d.blob} {
-		if s.next <= s.mark {
+		if s.ranged || s.next <= s.mark {
 			continue
 		}
 		s.pending = s.next + idStep

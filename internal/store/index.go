@@ -182,6 +182,8 @@ type event struct {
 	renewed  []record // ascending UIDs: entries as the rows have them, new ones or known ones; see refresh
 	keywords []string // when not nil, the keywords by number
 	refresh  bool     // read from the rows: what is known of it already does no harm
+	whole    bool     // with refresh: there, and not removed, tells what vanished
+	there    []UID    // ascending: all entries of the mailbox
 
 	keepFlags, setFlags       Flags
 	keepKeywords, setKeywords uint64
@@ -231,6 +233,9 @@ func (ix *index) apply(e *event) {
 func (ix *index) change(e *event) {
 	if e.refresh {
 		ix.renew(e.renewed, e.removed)
+		if e.whole {
+			ix.loseOthers(e.there)
+		}
 		ix.modseq = max(ix.modseq, e.modseq)
 		return
 	}

@@ -24,21 +24,23 @@ func (n *notice) stop() { n.ended.Store(true) }
 type notices struct {
 	done chan struct{} // closed when the goroutine has ended
 
-	mu       sync.Mutex
-	wake     *sync.Cond
-	pending  []*notice
-	closed   bool
-	accounts map[AccountID]map[*notice]struct{}
-	all      map[*notice]struct{} // of any account
-	queue    map[*notice]struct{}
+	mu        sync.Mutex
+	wake      *sync.Cond
+	pending   []*notice
+	closed    bool
+	accounts  map[AccountID]map[*notice]struct{}
+	all       map[*notice]struct{} // of any account
+	queue     map[*notice]struct{}
+	directory map[*notice]struct{}
 }
 
 func newNotices() *notices {
 	n := &notices{
-		done:     make(chan struct{}),
-		accounts: make(map[AccountID]map[*notice]struct{}),
-		all:      make(map[*notice]struct{}),
-		queue:    make(map[*notice]struct{}),
+		done:      make(chan struct{}),
+		accounts:  make(map[AccountID]map[*notice]struct{}),
+		all:       make(map[*notice]struct{}),
+		queue:     make(map[*notice]struct{}),
+		directory: make(map[*notice]struct{}),
 	}
 	n.wake = sync.NewCond(&n.mu)
 	return n
@@ -120,6 +122,38 @@ func (n *notices) queueChanged() {
 	}
 }
 
+// directoryChanged tells those who watch the directory.
+func (n *notices) directoryChanged() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for nt := range n.directory {
+		n.add(nt)
+	}
+}
+
+// heard tells those who watch that another node changed accounts; none means that it may have been any. Views are told when
+// memory has followed.
+func (n *notices) heard(ids []AccountID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range ids {
+		for nt := range n.accounts[id] {
+			n.add(nt)
+		}
+	}
+	for nt := range n.all {
+		n.add(nt)
+	}
+	if len(ids) > 0 {
+		return
+	}
+	for _, set := range n.accounts {
+		for nt := range set {
+			n.add(nt)
+		}
+	}
+}
+
 // Watch has notify called after each commit that changes anything of the account, its mailboxes, entries, subscriptions or
 // quota. Calls are coalesced: one call may stand for many commits. notify must not block; one call may be under way while
 // stop returns.
@@ -155,6 +189,12 @@ func (s *Store) WatchMessages(notify func()) (stop func()) {
 // called as Watch's is.
 func (s *Store) WatchQueue(notify func()) (stop func()) {
 	return s.notices.watch(s.notices.queue, notify)
+}
+
+// WatchDirectory has notify called when another node may have changed domains, accounts, aliases or settings. It is called as
+// Watch's is; a store alone never calls it.
+func (s *Store) WatchDirectory(notify func()) (stop func()) {
+	return s.notices.watch(s.notices.directory, notify)
 }
 
 // watch adds a callback to a set of the notices.

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -59,9 +62,7 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 		}
 	}
 	for domain, at := range due {
-		if err := hasten(tx, domain, at); err != nil {
-			return 0, err
-		}
+		tx.destination(domain, func(tx *Tx) error { return hasten(tx, domain, at) })
 	}
 	tx.NotifyQueue()
 	return id, nil
@@ -84,6 +85,9 @@ func hasten(tx *Tx, domain string, at int64) error {
 // reschedule makes a destination due when its next waiting recipient is, but not before floor, so that destinations
 // with much to do take turns. Without waiting recipients it is forgotten.
 func reschedule(tx *Tx, domain string, floor int64) error {
+	if err := lockDestination(tx, domain); err != nil {
+		return err
+	}
 	var next sql.NullInt64
 	if err := tx.QueryRow(`SELECT min(next_attempt) FROM queue_recipient WHERE domain = $1 AND state = 'waiting'`, domain).Scan(&next); err != nil {
 		return fmt.Errorf("store: schedule %s: %w", domain, err)
@@ -103,15 +107,74 @@ func reschedule(tx *Tx, domain string, floor int64) error {
 	return nil
 }
 
+// lockDestination makes sure that nobody adds recipients between the look at them and what is written of it. A row that isn't
+// there is made, since only a row can be locked.
+func lockDestination(tx *Tx, domain string) error {
+	if !tx.s.shared() {
+		return nil
+	}
+	_, err := tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
+		ON CONFLICT (domain) DO UPDATE SET due = queue_destination.due`, domain, math.MaxInt64)
+	if err != nil {
+		return fmt.Errorf("store: schedule %s: %w", domain, err)
+	}
+	return nil
+}
+
+// destination has fn change the row of a destination at the end of the transaction: many messages go to the same ones, and
+// whoever locks them would keep all others from these for as long as the transaction lasts.
+func (tx *Tx) destination(domain string, fn func(tx *Tx) error) {
+	tx.wrote = true
+	if tx.destined == nil {
+		tx.destined = make(map[string][]func(*Tx) error)
+	}
+	tx.destined[domain] = append(tx.destined[domain], fn)
+}
+
+// reschedule is the function of this name, at the end of the transaction.
+func (tx *Tx) reschedule(domain string, floor int64) {
+	tx.destination(domain, func(tx *Tx) error { return reschedule(tx, domain, floor) })
+}
+
+func (tx *Tx) flushDestinations() error {
+	for _, domain := range slices.Sorted(maps.Keys(tx.destined)) {
+		for _, fn := range tx.destined[domain] {
+			if err := fn(tx); err != nil {
+				return fmt.Errorf("store: schedule %s: %w", domain, err)
+			}
+		}
+	}
+	tx.destined = nil
+	return nil
+}
+
+// emptiedQueue has a queued message go at the end of the transaction if it has no recipients then.
+func (tx *Tx) emptiedQueue(id QueueID) {
+	tx.wrote = true
+	if tx.emptied == nil {
+		tx.emptied = make(map[QueueID]struct{})
+	}
+	tx.emptied[id] = struct{}{}
+}
+
+func (tx *Tx) flushQueue() error {
+	for _, id := range slices.Sorted(maps.Keys(tx.emptied)) {
+		if err := releaseQueued(tx, id); err != nil {
+			return err
+		}
+	}
+	tx.emptied = nil
+	return nil
+}
+
 // QueueRest lets a destination that does not answer rest: nothing for it is taken before until. It rests not when an
 // administrator wanted it tried since the attempt that did not reach it.
 func (s *Store) QueueRest(ctx context.Context, domain string, until time.Time) error {
 	return s.Write(ctx, func(tx *Tx) error {
-		_, err := tx.Exec(`UPDATE queue_destination SET not_before = $2,
-			due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1 AND not_before <> $3`, domain, until.UnixMilli(), forced)
-		if err != nil {
-			return fmt.Errorf("store: rest %s: %w", domain, err)
-		}
+		tx.destination(domain, func(tx *Tx) error {
+			return tx.exec(`UPDATE queue_destination SET not_before = $2,
+				due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1 AND not_before <> $3`, domain, until.UnixMilli(), forced)
+		})
 		return nil
 	})
 }
@@ -155,14 +218,10 @@ func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueR
 			}
 		}
 		for domain := range domains {
-			if err := reschedule(tx, domain, 0); err != nil {
-				return err
-			}
+			tx.reschedule(domain, 0)
 		}
 		for id := range emptied {
-			if err := releaseQueued(tx, id); err != nil {
-				return err
-			}
+			tx.emptiedQueue(id)
 		}
 		if len(domains) > 0 {
 			tx.NotifyQueue()
@@ -204,6 +263,11 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 
 // releaseQueued removes a message without recipients and gives its blob back.
 func releaseQueued(tx *Tx, id QueueID) error {
+	if tx.s.shared() { // whoever takes the last recipient but one, at the same time, is waited for
+		if _, err := tx.numbers(`SELECT id FROM queue_message WHERE id = $1 FOR UPDATE`, int64(id)); err != nil {
+			return fmt.Errorf("store: release queued message %d: %w", id, err)
+		}
+	}
 	var left int
 	if err := tx.QueryRow(`SELECT count(*) FROM (SELECT 1 FROM queue_recipient WHERE message_id = $1 LIMIT 1) AS x`, id).Scan(&left); err != nil {
 		return fmt.Errorf("store: release queued message %d: %w", id, err)
@@ -282,9 +346,7 @@ func requeue(tx *Tx, rows *sql.Rows, now time.Time) (int, error) {
 		}
 	}
 	for domain := range domains {
-		if err := hasten(tx, domain, now.UnixMilli()); err != nil {
-			return 0, err
-		}
+		tx.destination(domain, func(tx *Tx) error { return hasten(tx, domain, now.UnixMilli()) })
 	}
 	return len(ids), nil
 }

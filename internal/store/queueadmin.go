@@ -206,15 +206,20 @@ func (s *Store) QueueRelease(ctx context.Context, sel QueueFilter) (int, error) 
 	})
 }
 
+// force ends the rest of a destination.
+func (tx *Tx) force(domain string) {
+	tx.destination(domain, func(tx *Tx) error {
+		return tx.exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, domain, forced)
+	})
+}
+
 // QueueRetry makes waiting recipients due now, and ends the rest of their destinations.
 func (s *Store) QueueRetry(ctx context.Context, sel QueueFilter) (int, error) {
 	return s.queueChange(ctx, sel, func(tx *Tx, r selected) (bool, error) {
 		if r.state != QueueWaiting {
 			return false, nil
 		}
-		if _, err := tx.Exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, r.domain, forced); err != nil {
-			return false, err
-		}
+		tx.force(r.domain)
 		_, err := tx.Exec(`UPDATE queue_recipient SET next_attempt = $2 WHERE id = $1`, r.id, tx.Now().UnixMilli())
 		return true, err
 	})
@@ -226,9 +231,7 @@ func (s *Store) QueueDrop(ctx context.Context, sel QueueFilter, report bool, rea
 	return s.queueChange(ctx, sel, func(tx *Tx, r selected) (bool, error) {
 		if report && r.state != QueueDamaged {
 			// The report does not wait for a destination that rests.
-			if _, err := tx.Exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, r.domain, forced); err != nil {
-				return false, err
-			}
+			tx.force(r.domain)
 			_, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', outcome = 'failed', next_attempt = $2, lease_until = 0,
 				lease_owner = '', last_error = $3, last_status = '5.7.1', last_host = '' WHERE id = $1`,
 				r.id, tx.Now().UnixMilli(), bound(reason))
@@ -237,7 +240,8 @@ func (s *Store) QueueDrop(ctx context.Context, sel QueueFilter, report bool, rea
 		if _, err := tx.Exec(`DELETE FROM queue_recipient WHERE id = $1`, r.id); err != nil {
 			return false, err
 		}
-		return true, releaseQueued(tx, r.message)
+		tx.emptiedQueue(r.message)
+		return true, nil
 	})
 }
 
@@ -308,9 +312,7 @@ func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selecte
 		last = r.id
 	}
 	for domain := range domains {
-		if err := reschedule(tx, domain, 0); err != nil {
-			return 0, 0, 0, err
-		}
+		tx.reschedule(domain, 0)
 	}
 	if n > 0 {
 		tx.NotifyQueue()

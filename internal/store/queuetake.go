@@ -80,9 +80,9 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 			continue
 		}
 		if p.forced {
-			if _, err := tx.Exec(`UPDATE queue_destination SET not_before = 0 WHERE domain = $1`, p.domain); err != nil {
-				return fmt.Errorf("store: take for %s: %w", p.domain, err)
-			}
+			tx.destination(p.domain, func(tx *Tx) error {
+				return tx.exec(`UPDATE queue_destination SET not_before = 0 WHERE domain = $1`, p.domain)
+			})
 		}
 		work, err := takeDestination(tx, q, p.domain, units, out)
 		if err != nil {
@@ -137,7 +137,7 @@ func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake
 // takeDestination leases what is due for one destination and divides it among units.
 func takeDestination(tx *Tx, q QueueTake, domain string, units int, out *QueueTaken) ([]QueueWork, error) {
 	rows, err := tx.Query(`SELECT `+recipientColumns+` FROM queue_recipient
-		WHERE domain = $1 AND state = 'waiting' AND next_attempt <= $2 ORDER BY next_attempt, id LIMIT $3`,
+		WHERE domain = $1 AND state = 'waiting' AND next_attempt <= $2 ORDER BY next_attempt, id LIMIT $3`+tx.skipLocked(),
 		domain, q.Now.UnixMilli(), units*q.Batch)
 	if err != nil {
 		return nil, fmt.Errorf("store: take for %s: %w", domain, err)
@@ -168,9 +168,7 @@ func takeDestination(tx *Tx, q QueueTake, domain string, units int, out *QueueTa
 			r.Attempts++
 		}
 	}
-	if err := reschedule(tx, domain, q.Now.UnixMilli()); err != nil {
-		return nil, err
-	}
+	tx.reschedule(domain, q.Now.UnixMilli())
 	return divide(domain, messages, units), nil
 }
 

@@ -89,12 +89,14 @@ func (w *writer) broken(cause error) error {
 // resume makes memory follow the rows after the connection was lost: ids go on above all that may have been used, and
 // accounts are read anew before anything is done with them.
 func (s *Store) resume() error {
-	// Over the new connection: those that read may have broken too, and show it only when they are used.
-	ids, err := loadIDs(&Tx{w: s.writer, s: s})
-	if err != nil {
-		return err
+	if !s.shared() { // else the ranges that this node has are its own still
+		// Over the new connection: those that read may have broken too, and show it only when they are used.
+		ids, err := loadIDs(&Tx{w: s.writer, s: s}, false)
+		if err != nil {
+			return err
+		}
+		s.ids.raise(ids)
 	}
-	s.ids.raise(ids)
 	for _, a := range s.accounts.outdate() {
 		id := a.id
 		o := &op{done: make(chan error, 1), fn: func(tx *Tx) error {
@@ -115,12 +117,9 @@ func (c *accounts) outdate() []*account {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	used := make([]*account, 0, len(c.byID)-c.unused.Len())
-	for id, a := range c.byID {
+	for _, a := range c.byID {
 		if a.lru != nil {
-			c.unused.Remove(a.lru)
-			a.lru = nil
-			delete(c.byID, id)
-			c.s.indexes.dropAccount(a)
+			c.evict(a)
 			continue
 		}
 		a.stale.Store(true)

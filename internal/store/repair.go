@@ -275,6 +275,9 @@ func (s *Store) noteDamage(ctx context.Context, content int64, place, why string
 func (r *repair) refsAndSegments(ctx context.Context) error {
 	for _, p := range r.of(ProblemRefs) {
 		err := r.fix(ctx, p, "references counted anew", func(tx *Tx) error {
+			if err := tx.flushReleased(); err != nil { // of others in the transaction: they are not in the count
+				return err
+			}
 			counts, err := countRefs(tx, tx.s.db.Dialect, []int64{p.Content})
 			if err != nil {
 				return err

@@ -227,7 +227,7 @@ func (w *work) expungedRows(tx *Tx, box MailboxID, set uidSet) ([]Expunged, erro
 	var out []Expunged
 	for _, p := range set.parts(tx.s.db.Dialect, 3) {
 		rows, err := tx.Query(`SELECT mailbox_id, uid, message_id, '', 0, flags, keywords, size, internal_date, saved_at, expunged_at, actor
-			FROM expunged_entry WHERE account_id = $1 AND mailbox_id = $2 AND `+p.cond+` ORDER BY uid`, append([]any{w.id, box}, p.args...)...)
+			FROM expunged_entry WHERE account_id = $1 AND mailbox_id = $2 AND `+p.cond+` ORDER BY uid`+tx.skipLocked(), append([]any{w.id, box}, p.args...)...)
 		if err != nil {
 			return nil, err
 		}

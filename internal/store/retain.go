@@ -277,6 +277,9 @@ func (s *Store) markAccounts(ctx context.Context, now time.Time) error {
 // what is being removed.
 func (s *Store) forgetUpTo(ctx context.Context, acct AccountID, modseq ModSeq, before int64) (int64, error) {
 	err := s.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.lockAccount(acct); err != nil {
+			return err
+		}
 		return tx.exec(`UPDATE mail_account SET horizon = $2 WHERE account_id = $1 AND horizon < $2`, acct, modseq)
 	})
 	var total int64

@@ -66,6 +66,7 @@ type Store struct {
 	indexes   *indexes
 	notices   *notices
 	refs      *refs
+	link      *link  // to the other nodes, nil when there can't be any
 	fresh     *fresh // nil unless contents commit with their rows
 	summaries *cache.Cache[messageKey, *Summary]
 	policy    atomic.Pointer[Policy]
@@ -101,11 +102,12 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	s.fresh, _ = opts.Blobs.(*fresh)
 	s.fresh.attach(s)
 	s.accounts = newAccounts(s, opts.MaxAccounts)
+	s.link = newLink(s)
 	s.loads = make(chan struct{}, max(1, s.reads.n/2))
 	s.snapshots = newSnapshots(min(maxSnapshots, s.reads.n/2))
 	err := s.Read(ctx, func(q Querier) (err error) {
 		if err = s.refuseLoading(q); err == nil {
-			s.ids, err = loadIDs(q)
+			s.ids, err = loadIDs(q, s.shared())
 		}
 		return err
 	})
@@ -122,6 +124,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	go s.writer.run()
 	s.fresh.start(s)
 	go s.notices.run()
+	s.link.start()
 	return s, nil
 }
 
@@ -129,6 +132,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.fresh.stop()
+		s.link.stop()
 		err := errors.Join(s.snapshots.close(), s.closeSearch(), s.writer.close())
 		s.notices.close()
 		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())
@@ -156,6 +160,9 @@ func (s *Store) LockMaildrop(acct AccountID) (unlock func(), ok bool) {
 // nothing can be written, is shown as recent once more.
 func (s *Store) keepRecent(acct AccountID, box MailboxID, from UID) {
 	o := &op{done: make(chan error, 1), fn: func(tx *Tx) error {
+		if _, err := tx.lockAccount(acct); err != nil {
+			return err
+		}
 		return tx.exec(`UPDATE mailbox SET first_recent = $3 WHERE account_id = $1 AND mailbox_id = $2 AND first_recent < $3`, acct, box, from)
 	}}
 	if err := s.writer.enqueue(o); err != nil {

@@ -48,13 +48,22 @@ type Tx struct {
 	s   *Store
 	now time.Time
 
-	accounts map[AccountID]*work // accounts as this transaction leaves them
-	segments map[blob.Segment]*segmentDelta
-	after    []func()   // AfterCommit
-	freed    []blob.Ref // contents whose last reference goes
-	queue    bool       // NotifyQueue
-	wrote    bool       // the closure that runs now has changed something
-	fault    error      // the database failed under it: the transaction is lost whatever the closure says
+	accounts  map[AccountID]*work // accounts as this transaction leaves them
+	segments  map[blob.Segment]*segmentDelta
+	after     []func()                     // AfterCommit
+	freed     []blob.Ref                   // contents whose last reference goes
+	released  []int64                      // contents that lose a reference
+	emptied   map[QueueID]struct{}         // queued messages that lost recipients
+	destined  map[string][]func(*Tx) error // changes of the schedule of destinations
+	queue     bool                         // NotifyQueue
+	directory bool                         // the directory changed
+
+	op        *op                 // whose closure runs now
+	locked    map[AccountID]int64 // accounts whose rows are locked, with their versions, when other nodes write too
+	contended error               // what the closure that runs now could not lock
+
+	wrote bool  // the closure that runs now has changed something
+	fault error // the database failed under it: the transaction is lost whatever the closure says
 }
 
 // Now is the time of the transaction, by the store's clock.
@@ -127,15 +136,19 @@ func (tx *Tx) failed(err error) error {
 }
 
 // run calls a closure and takes back what it left behind when it failed.
-func (tx *Tx) run(fn func(tx *Tx) error) error {
-	tx.wrote, tx.fault = false, nil
+func (tx *Tx) run(o *op) error {
+	tx.op = o
+	tx.wrote, tx.fault, tx.contended = false, nil, nil
 	after := len(tx.after)
-	err := tx.call(fn)
+	err := tx.call(o.fn)
 	if tx.fault == nil {
 		tx.fault = tx.w.broken(err)
 	}
 	if err == nil && tx.fault != nil {
 		err = tx.fault
+	}
+	if tx.contended != nil && faultOf(err) != FaultRetry {
+		err = tx.contended // whatever the closure made of it
 	}
 	if err != nil {
 		tx.wrote = tx.wrote || tx.fault != nil
@@ -151,8 +164,11 @@ func (tx *Tx) flush() error {
 			return fmt.Errorf("store: account %d: %w", w.id, err)
 		}
 	}
-	if err := tx.flushSegments(); err != nil {
-		return err
+	// What several nodes write comes last and in one order for all, so that none waits for one that waits for it.
+	for _, step := range []func() error{tx.flushQueue, tx.flushReleased, tx.flushDestinations, tx.flushSegments} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	return tx.s.ids.flush(tx)
 }
@@ -163,6 +179,7 @@ func (tx *Tx) publish() {
 		w.publish(tx.s)
 	}
 	tx.s.ids.settle()
+	tx.s.link.changed(tx)
 	for _, ref := range tx.freed {
 		tx.s.blobs.Delete(ref)
 	}

@@ -53,7 +53,7 @@ type Update struct {
 // View opens a mailbox. notify, which may be nil, is called after each commit that concerns the mailbox, at most once until
 // the next Sync; it must not block and may be called once more while Close runs.
 func (s *Store) View(ctx context.Context, acct AccountID, mbox MailboxID, notify func(), opts ...ViewOption) (*View, error) {
-	a, err := s.accounts.pin(ctx, acct)
+	a, err := s.current(ctx, acct)
 	if err != nil {
 		return nil, err
 	}

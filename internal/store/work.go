@@ -23,6 +23,8 @@ type work struct {
 	removed   map[MailboxID]bool
 	events    []event
 	structure bool // mailboxes were made, renamed or removed
+
+	recent map[MailboxID]UID // of an account that was read anew: what its rows say that sessions were told of
 }
 
 // workBox is one mailbox as the open transaction leaves it.
@@ -39,11 +41,19 @@ func (tx *Tx) account(id AccountID) (*work, error) {
 		}
 		return w, nil
 	}
+	version, err := tx.lockAccount(id)
+	if err != nil {
+		return nil, err
+	}
 	a, err := tx.s.accounts.pinIn(tx, id)
 	if err != nil {
 		return nil, err
 	}
-	if a.stale.Load() {
+	old := a.stale.Load()
+	if tx.s.shared() {
+		old = version != a.counters.version // no lock: only this goroutine changes an account
+	}
+	if old {
 		if err := tx.refresh(a); err != nil {
 			tx.s.accounts.unpin(a)
 			return nil, err
@@ -150,11 +160,12 @@ func (w *work) flush(tx *Tx) error {
 	if w.deleted {
 		return nil
 	}
-	if w.dirty {
+	if w.changed() {
 		c := &w.counters
+		c.version++
 		if err := tx.exec(`UPDATE mail_account SET modseq = $2, next_mailbox = $3, last_validity = $4, used_octets = $5,
-			used_messages = $6, quota_octets = $7, quota_messages = $8 WHERE account_id = $1`,
-			w.id, c.modseq, c.nextMailbox, c.lastValidity, c.usedOctets, c.usedMessages, c.quotaOctets, c.quotaMessages); err != nil {
+			used_messages = $6, quota_octets = $7, quota_messages = $8, version = $9 WHERE account_id = $1`,
+			w.id, c.modseq, c.nextMailbox, c.lastValidity, c.usedOctets, c.usedMessages, c.quotaOctets, c.quotaMessages, c.version); err != nil {
 			return err
 		}
 	}
@@ -190,10 +201,13 @@ func (w *work) publish(s *Store) {
 		}
 	}
 	gone := a.update(s, w)
-	if w.dirty || w.ownTree || len(w.events) > 0 {
+	if w.changed() {
 		s.notices.accountChanged(a, append(w.touched(), gone...))
 	}
 }
+
+// changed tells whether anything changed that memory holds.
+func (w *work) changed() bool { return w.dirty || w.ownTree || len(w.events) > 0 }
 
 // touched returns the indexes of the mailboxes whose entries changed.
 func (w *work) touched() []*index {

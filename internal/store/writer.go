@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +23,8 @@ type op struct {
 	fn    func(tx *Tx) error
 	done  chan error // buffered: the writer never waits for a caller
 	taken bool       // guarded by writer.mu: from here on the caller waits for the outcome
+
+	wants []AccountID // accounts that it turned out to need; of the writer's goroutine
 }
 
 // writer owns the one connection that writes. Its goroutine takes whatever waits, runs it in one transaction, commits, and
@@ -165,7 +168,8 @@ func (w *writer) failure() error {
 
 // group runs the operations in one transaction, with those that come meanwhile. An operation that fails before it wrote
 // anything is answered and left out. One that fails after it wrote spoils the transaction: it is set aside, the rest runs
-// again, and those set aside run alone at last, where their failure harms nobody.
+// again, and those set aside run alone at last, where their failure harms nobody. What gave way to another node's transaction
+// runs again with the rest, and locks first what it needs.
 func (w *writer) group(ops []*op) {
 	var aside []*op
 	for round := 0; len(ops) > 0; round++ {
@@ -186,57 +190,85 @@ func (w *writer) group(ops []*op) {
 
 // attempt runs one transaction. It returns what must run again because spoiler spoiled it, or nothing when all is answered.
 func (w *writer) attempt(ops []*op, grow bool) (again []*op, spoiler *op) {
-	tx, err := w.begin()
+	tx, err := w.begin(ops)
+	if err != nil && faultOf(err) == FaultRetry {
+		return ops, nil
+	}
 	if err != nil {
 		answer(ops, err)
 		return nil, nil
 	}
 	start := time.Now()
-	var ran []*op
+	var ran, later []*op
 	for len(ops) > 0 {
 		o := ops[0]
 		ops = ops[1:]
-		err := tx.run(o.fn)
+		err := tx.run(o)
+		yields := faultOf(err) == FaultRetry
 		switch {
 		case err == nil:
 			ran = append(ran, o)
+		case !tx.wrote && yields:
+			later = append(later, o)
 		case !tx.wrote:
 			o.done <- err
 		default:
 			w.rollback()
 			tx.drop()
-			return append(ran, ops...), o
+			again = slices.Concat(ran, ops, later)
+			if yields {
+				return append(again, o), nil
+			}
+			return again, o
 		}
 		if len(ops) == 0 && grow && len(ran) < maxGroup && time.Since(start) < maxGroupTime {
 			ops = w.take(maxGroup-len(ran), false)
 		}
 	}
-	w.finish(tx, ran)
-	return nil, nil
+	return append(later, w.finish(tx, ran)...), nil
 }
+
+// maxYields is how often an operation alone gives way to the transactions of other nodes.
+const maxYields = 30
 
 // alone runs one operation in its own transaction.
 func (w *writer) alone(o *op) {
-	tx, err := w.begin()
-	if err != nil {
-		o.done <- err
-		return
+	for try := 0; ; try++ {
+		err := w.tryAlone(o)
+		if err == nil {
+			return
+		}
+		if faultOf(err) != FaultRetry || try == maxYields {
+			o.done <- err
+			return
+		}
 	}
-	if err := tx.run(o.fn); err != nil {
-		w.rollback()
-		tx.drop()
-		o.done <- err
-		return
-	}
-	w.finish(tx, []*op{o})
 }
 
-// finish writes the counters, commits, makes the change visible to Views and answers.
-func (w *writer) finish(tx *Tx, ran []*op) {
+// tryAlone answers the operation unless it returns an error.
+func (w *writer) tryAlone(o *op) error {
+	tx, err := w.begin([]*op{o})
+	if err != nil {
+		return err
+	}
+	if err := tx.run(o); err != nil {
+		w.rollback()
+		tx.drop()
+		return err
+	}
+	if again := w.finish(tx, []*op{o}); len(again) > 0 {
+		return &faultError{fault: FaultRetry, err: errContended}
+	}
+	return nil
+}
+
+// finish writes the counters, commits, makes the change visible to Views and answers. It returns what must run again, since
+// the database let another transaction go first.
+func (w *writer) finish(tx *Tx, ran []*op) (again []*op) {
 	if len(ran) == 0 {
 		w.rollback()
 		tx.drop()
-		return
+		return nil
 	}
 	err := tx.flush()
 	if err == nil {
@@ -245,14 +277,32 @@ func (w *writer) finish(tx *Tx, ran []*op) {
 	if err != nil {
 		w.rollback()
 		tx.drop()
+		if faultOf(err) == FaultRetry {
+			return ran
+		}
 		answer(ran, err)
-		return
+		return nil
 	}
 	tx.publish()
 	answer(ran, nil)
+	return nil
 }
 
-func (w *writer) begin() (*Tx, error) {
+// begin opens a transaction for operations, and locks what they needed when they ran before.
+func (w *writer) begin(ops []*op) (*Tx, error) {
+	tx, err := w.open()
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.lockAll(wantedBy(ops)); err != nil {
+		w.rollback()
+		tx.drop()
+		return nil, err
+	}
+	return tx, nil
+}
+
+func (w *writer) open() (*Tx, error) {
 	if err := w.failure(); err != nil {
 		return nil, err
 	}
@@ -272,7 +322,10 @@ func (w *writer) start() error {
 	if err := w.connect(); err != nil {
 		return w.s.db.dbError(err)
 	}
-	_, err := w.conn.ExecContext(context.Background(), w.s.db.Dialect.Begin())
+	err := w.s.ids.reserve(w.conn)
+	if err == nil {
+		_, err = w.conn.ExecContext(context.Background(), w.s.db.Dialect.Begin())
+	}
 	if err != nil && w.s.db.Dialect.State(w.conn) == ConnLost {
 		w.drop(err)
 	}

@@ -59,7 +59,7 @@ func openOn(tb testing.TB, dir string, clock func() time.Time, o objects.Options
 
 func openDatabase(tb testing.TB, dir string) *store.Database {
 	tb.Helper()
-	db, err := postgres.Open(tb.Context(), postgres.Options{DSN: cluster.Schema(tb, name(dir)), Readers: 4})
+	db, err := postgres.Open(tb.Context(), postgres.Options{DSN: cluster.Schema(tb, name(dir)), Readers: 4, Shared: true})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -346,4 +346,11 @@ func TestANodeCanBeLost(t *testing.T) {
 	n.Store = openOn(t, n.dir, nil, bucketOptions(t, n.dir, ""))
 	n.reads(moved, letter(1))
 	n.reads(fresh, letter(2))
+}
+
+func TestSeveralNodesOnPostgresAndS3(t *testing.T) {
+	t.Parallel()
+	storetest.RunNodes(t, func(tb testing.TB, dir string, clock func() time.Time) *store.Store {
+		return openOn(tb, dir, clock, bucketOptions(tb, dir, ""))
+	})
 }
