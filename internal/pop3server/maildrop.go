@@ -41,7 +41,10 @@ type maildrop struct {
 
 // openDrop locks and lists the maildrop of an account.
 func (srv *Server) openDrop(ctx context.Context, acct store.AccountID) (*maildrop, error) {
-	unlock, ok := srv.opt.Store.LockMaildrop(acct)
+	unlock, ok, err := srv.opt.Store.LockMaildrop(ctx, acct)
+	if err != nil {
+		return nil, fmt.Errorf("pop3server: lock maildrop of account %d: %w", acct, err)
+	}
 	if !ok {
 		return nil, refuseFair("[IN-USE] ", "Another session has the maildrop")
 	}

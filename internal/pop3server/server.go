@@ -50,7 +50,7 @@ type Authenticator interface {
 
 // Store is what a session asks of the store; *store.Store is one.
 type Store interface {
-	LockMaildrop(acct store.AccountID) (unlock func(), ok bool)
+	LockMaildrop(ctx context.Context, acct store.AccountID) (unlock func(), ok bool, err error)
 	Mailbox(ctx context.Context, acct store.AccountID, name string) (store.Mailbox, error)
 	View(ctx context.Context, acct store.AccountID, mbox store.MailboxID, notify func(), opts ...store.ViewOption) (*store.View, error)
 	PrefetchBlobs(ctx context.Context, acct store.AccountID, ids []store.MessageID)

@@ -15,12 +15,14 @@ import (
 
 // work goes through one unit and returns the link that it used, if any.
 func (q *Queue) work(ctx context.Context, w store.QueueWork, link Link) Link {
+	alive, done := q.o.Store.WhileLeased(ctx)
+	defer done()
 	leased := q.o.Clock()
 	for i := range w.Messages {
 		m := &w.Messages[i]
 		now := q.o.Clock()
 		rest, resting := q.resting(w.Domain)
-		if q.running.Err() != nil || resting {
+		if q.running.Err() != nil || alive.Err() != nil || resting {
 			q.giveBack(ctx, w, i, rest)
 			return link
 		}
@@ -32,7 +34,7 @@ func (q *Queue) work(ctx context.Context, w store.QueueWork, link Link) Link {
 			}
 			leased = now
 		}
-		link = q.message(ctx, w.Domain, m, link)
+		link = q.message(ctx, alive, w.Domain, m, link)
 	}
 	return link
 }
@@ -59,18 +61,20 @@ func (q *Queue) giveBack(ctx context.Context, w store.QueueWork, i int, next tim
 }
 
 func (q *Queue) extend(ctx context.Context, w store.QueueWork, i int, now time.Time) error {
-	var ids []store.RecipientID
+	var leased []store.QueueRecipient
 	for _, m := range w.Messages[i:] {
-		for _, r := range m.Recipients {
-			ids = append(ids, r.ID)
-		}
+		leased = append(leased, m.Recipients...)
 	}
-	return q.o.Store.QueueExtend(ctx, q.o.Node, ids, now.Add(q.p.Lease))
+	lost, err := q.o.Store.QueueExtend(ctx, leased, now.Add(q.p.Lease))
+	if err == nil && lost > 0 {
+		err = fmt.Errorf("%d of %d were lost", lost, len(leased))
+	}
+	return err
 }
 
 func resultFor(id store.QueueID, domain string, r store.QueueRecipient) store.QueueResult {
 	return store.QueueResult{
-		Message: id, ID: r.ID, Domain: domain, Attempts: r.Attempts, Outcome: r.Outcome,
+		Message: id, ID: r.ID, Domain: domain, Lease: r.Lease, Outcome: r.Outcome,
 		LastError: r.LastError, LastStatus: r.LastStatus, LastHost: r.LastHost, DelayWarned: r.DelayWarned,
 	}
 }
@@ -101,8 +105,9 @@ func (q *Queue) commit(ctx context.Context, results []store.QueueResult) error {
 	return err
 }
 
-// message deals with one message: recipients whose outcome is decided are reported, the others are tried.
-func (q *Queue) message(ctx context.Context, domain string, m *store.QueueMessage, link Link) Link {
+// message deals with one message: recipients whose outcome is decided are reported, the others are tried. The attempt ends with
+// alive, what it brought is committed under ctx.
+func (q *Queue) message(ctx, alive context.Context, domain string, m *store.QueueMessage, link Link) Link {
 	var open, decided []store.QueueRecipient
 	for _, r := range m.Recipients {
 		if r.Outcome == store.QueueOpen {
@@ -145,7 +150,7 @@ func (q *Queue) message(ctx context.Context, domain string, m *store.QueueMessag
 		out.Recipients = append(out.Recipients, transport.Recipient{To: r.To, Notify: smtp.Notify(r.Notify), ORcpt: r.ORcpt})
 	}
 	began := q.o.Clock()
-	actx, cancel := context.WithTimeout(ctx, q.p.Lease*2/3) // the lease must outlast the attempt
+	actx, cancel := context.WithTimeout(alive, q.p.Lease*2/3) // the lease must outlast the attempt
 	results := link.Deliver(actx, out)
 	cancel()
 	q.settle(ctx, domain, m, open, results, q.o.Clock().Sub(began))

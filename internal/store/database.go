@@ -38,6 +38,8 @@ type Peers interface {
 	// Lead waits until no other node leads, and calls fn with a context that ends when this one doesn't lead any more. It
 	// returns when fn has returned, or ctx ends, or the connection broke.
 	Lead(ctx context.Context, fn func(ctx context.Context)) error
+	// Now is an expression for the clock of the database, in milliseconds since 1970.
+	Now() string
 	Close() error
 }
 

@@ -89,7 +89,14 @@ func (f *fresh) start(s *Store) {
 			case <-tick.C:
 			case <-f.wake:
 			}
-			if _, err := s.MoveContents(f.ctx); err != nil && f.ctx.Err() == nil {
+			ctx, done := s.WhileLeading(f.ctx)
+			if ctx.Err() != nil { // another node does it
+				done()
+				continue
+			}
+			_, err := s.MoveContents(ctx)
+			done()
+			if err != nil && f.ctx.Err() == nil {
 				s.log.Warn("store: contents stay in the database for now", "err", err)
 			}
 		}
@@ -113,10 +120,18 @@ func (f *fresh) committed(n int64) {
 	defer f.mu.Unlock()
 	if f.octets += n; f.octets >= packOctets {
 		f.octets = 0
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+		f.stir()
+	}
+}
+
+// stir wakes the mover.
+func (f *fresh) stir() {
+	if f == nil {
+		return
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -340,6 +355,9 @@ func (f *fresh) pin(n int) {
 }
 
 func (f *fresh) pinned() bool {
+	if f == nil {
+		return false
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.pins > 0

@@ -188,6 +188,9 @@ func (f *fresh) sweep(ctx context.Context, out *blob.Compacted) error {
 		if err != nil || f.pinned() {
 			return err
 		}
+		if pinned, err := tx.pinnedElsewhere(); err != nil || pinned {
+			return err
+		}
 		// From here on no transaction can name them any more.
 		list, err := tx.numbers(`UPDATE object_garbage SET since = -1 WHERE since <= $1
 			AND NOT EXISTS (SELECT 1 FROM blob AS b WHERE b.segment = object_garbage.segment) RETURNING segment`, tx.now.Add(-objectGrace).Unix())

@@ -30,6 +30,9 @@ type link struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	deaf   atomic.Bool
+	alive  tenure // others leave what this node has leased
+	seen   atomic.Pointer[time.Time]
+	leads  tenure
 
 	wake chan struct{} // there is something to tell
 	mu   sync.Mutex    // guards what follows
@@ -53,10 +56,13 @@ func newLink(s *Store) *link {
 	return &link{s: s, node: strings.ToLower(rand.Text()), wake: make(chan struct{}, 1)}
 }
 
-// start begins to tell, to hear and to look, until stop.
-func (l *link) start() {
+// start enters the node into the list of those that live, and begins to tell, to hear and to look, until stop.
+func (l *link) start(ctx context.Context) error {
 	if l == nil {
-		return
+		return nil
+	}
+	if err := l.beat(ctx); err != nil {
+		return fmt.Errorf("enter the node: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
@@ -64,6 +70,9 @@ func (l *link) start() {
 	l.done.Go(func() { l.tell(ctx) })
 	l.done.Go(func() { l.hear(ctx) })
 	l.done.Go(func() { l.watch(ctx) })
+	l.done.Go(func() { l.live(ctx) })
+	l.done.Go(func() { l.fence(ctx) })
+	return nil
 }
 
 func (l *link) stop() {
@@ -72,6 +81,7 @@ func (l *link) stop() {
 	}
 	l.cancel()
 	l.done.Wait()
+	l.leave()
 }
 
 // changed notes what a committed transaction changed. It never waits.

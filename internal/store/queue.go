@@ -181,10 +181,10 @@ func (s *Store) QueueRest(ctx context.Context, domain string, until time.Time) e
 
 // QueueResult is what became of one leased recipient.
 type QueueResult struct {
-	Message  QueueID
-	ID       RecipientID
-	Domain   string
-	Attempts int // as the lease was given: an attempt that lost its lease to another one changes nothing
+	Message QueueID
+	ID      RecipientID
+	Domain  string
+	Lease   int64 // the token as the lease was given: an attempt that lost its lease to another one changes nothing
 
 	Done        bool         // delivered or reported: the row goes, and with the last one the message
 	Unattempted bool         // given back: it does not count as an attempt
@@ -236,19 +236,19 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 	var err error
 	switch {
 	case r.Done: // held in the meantime or not: what is delivered must not be sent again
-		res, err = tx.Exec(`DELETE FROM queue_recipient WHERE id = $1 AND attempts = $2`, r.ID, r.Attempts)
+		res, err = tx.Exec(`DELETE FROM queue_recipient WHERE id = $1 AND lease_token = $2`, r.ID, r.Lease)
 	case r.Unattempted:
 		res, err = tx.Exec(`UPDATE queue_recipient SET state = 'waiting', attempts = attempts - 1, next_attempt = $3,
-			lease_until = 0, lease_owner = '' WHERE id = $1 AND attempts = $2 AND state = 'leased'`,
-			r.ID, r.Attempts, r.NextAttempt.UnixMilli())
+			lease_until = 0, lease_owner = '' WHERE id = $1 AND lease_token = $2 AND state = 'leased'`,
+			r.ID, r.Lease, r.NextAttempt.UnixMilli())
 	default:
 		res, err = tx.Exec(`UPDATE queue_recipient SET
 			state = CASE WHEN state = 'leased' THEN 'waiting' ELSE state END,
 			next_attempt = $3, lease_until = 0, lease_owner = '', outcome = $4,
 			last_error = $5, last_status = $6, last_host = $7, last_attempt = $8,
 			first_attempt = CASE WHEN first_attempt = 0 THEN $8 ELSE first_attempt END, delay_warned = $9
-			WHERE id = $1 AND attempts = $2 AND state <> 'waiting'`,
-			r.ID, r.Attempts, r.NextAttempt.UnixMilli(), string(r.Outcome), bound(r.LastError), r.LastStatus,
+			WHERE id = $1 AND lease_token = $2 AND state <> 'waiting'`,
+			r.ID, r.Lease, r.NextAttempt.UnixMilli(), string(r.Outcome), bound(r.LastError), r.LastStatus,
 			bound(r.LastHost), now.UnixMilli(), boolInt(r.DelayWarned))
 	}
 	if err != nil {
@@ -286,17 +286,24 @@ func releaseQueued(tx *Tx, id QueueID) error {
 	return tx.ReleaseBlob(blob)
 }
 
-// QueueExtend prolongs leases while an attempt goes on.
-func (s *Store) QueueExtend(ctx context.Context, owner string, ids []RecipientID, until time.Time) error {
-	return s.Write(ctx, func(tx *Tx) error {
-		for _, id := range ids {
-			if _, err := tx.Exec(`UPDATE queue_recipient SET lease_until = $3 WHERE id = $1 AND lease_owner = $2 AND state = 'leased'`,
-				id, owner, until.UnixMilli()); err != nil {
-				return fmt.Errorf("store: extend lease of recipient %d: %w", id, err)
+// QueueExtend prolongs the leases of recipients while an attempt goes on. It returns how many had been lost.
+func (s *Store) QueueExtend(ctx context.Context, leased []QueueRecipient, until time.Time) (lost int, err error) {
+	err = s.Write(ctx, func(tx *Tx) error {
+		lost = 0
+		for i := range leased {
+			r := &leased[i]
+			n, err := affected(tx.Exec(`UPDATE queue_recipient SET lease_until = $3 WHERE id = $1 AND lease_token = $2 AND state = 'leased'`,
+				r.ID, r.Lease, until.UnixMilli()))
+			if err != nil {
+				return fmt.Errorf("store: extend lease of recipient %d: %w", r.ID, err)
+			}
+			if n == 0 {
+				lost++
 			}
 		}
 		return nil
 	})
+	return lost, err
 }
 
 // QueueReclaim makes all recipients that an owner has leased wait again, due now: it is called when the owner starts,
@@ -320,7 +327,7 @@ func (s *Store) QueueExpireLeases(ctx context.Context, owner string, now time.Ti
 	n := 0
 	err := s.Write(ctx, func(tx *Tx) error {
 		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2
-			ORDER BY lease_until, id LIMIT 1000`, now.UnixMilli(), owner)
+			ORDER BY lease_until, id LIMIT 1000`+tx.skipLocked(), now.UnixMilli(), owner)
 		if err != nil {
 			return fmt.Errorf("store: find expired leases: %w", err)
 		}

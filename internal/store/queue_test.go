@@ -74,7 +74,7 @@ func results(w store.QueueTaken, change func(*store.QueueResult)) []store.QueueR
 	for _, u := range w.Work {
 		for _, m := range u.Messages {
 			for _, r := range m.Recipients {
-				res := store.QueueResult{Message: m.ID, ID: r.ID, Domain: u.Domain, Attempts: r.Attempts}
+				res := store.QueueResult{Message: m.ID, ID: r.ID, Domain: u.Domain, Lease: r.Lease}
 				change(&res)
 				out = append(out, res)
 			}
@@ -268,12 +268,13 @@ func TestQueueLeases(t *testing.T) {
 		if n := expire("other", queueClock.Add(59*time.Second)); n != 0 {
 			t.Errorf("%d taken before the lease ran out", n)
 		}
-		id := first.Work[0].Messages[0].Recipients[0].ID
-		if err := s.QueueExtend(t.Context(), "me", []store.RecipientID{id}, queueClock.Add(2*time.Minute)); err != nil {
-			t.Fatal(err)
+		leased := first.Work[0].Messages[0].Recipients
+		if lost, err := s.QueueExtend(t.Context(), leased, queueClock.Add(2*time.Minute)); err != nil || lost != 0 {
+			t.Fatal(lost, err)
 		}
-		if err := s.QueueExtend(t.Context(), "other", []store.RecipientID{id}, queueClock.Add(time.Hour)); err != nil {
-			t.Fatal(err)
+		forged := []store.QueueRecipient{{ID: leased[0].ID, Lease: leased[0].Lease + 1}}
+		if lost, err := s.QueueExtend(t.Context(), forged, queueClock.Add(time.Hour)); err != nil || lost != 1 {
+			t.Fatal(lost, err)
 		}
 		if n := expire("other", queueClock.Add(time.Minute)); n != 0 {
 			t.Errorf("%d taken in spite of the longer lease", n)
@@ -293,6 +294,29 @@ func TestQueueLeases(t *testing.T) {
 		}
 		if lost := finish(t, s, queueClock, results(first, done)); lost != 1 {
 			t.Errorf("%d lost: an old attempt removed the row of a new one", lost)
+		}
+		if lost := finish(t, s, queueClock, results(second, done)); lost != 0 {
+			t.Errorf("%d lost", lost)
+		}
+	})
+}
+
+// TestALeaseThatWasGivenBackEndsNoOther repeats an answer that got lost, after another attempt has begun.
+func TestALeaseThatWasGivenBackEndsNoOther(t *testing.T) {
+	t.Parallel()
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		enqueue(t, s, "x", rcpt("a@b.test"))
+		first := take(t, s, queueClock, nil)
+		back := results(first, func(r *store.QueueResult) { r.Unattempted, r.NextAttempt = true, queueClock })
+		if lost := finish(t, s, queueClock, back); lost != 0 {
+			t.Fatalf("%d lost", lost)
+		}
+		second := take(t, s, queueClock, func(q *store.QueueTake) { q.Owner = "other" })
+		if got, was := second.Work[0].Messages[0].Recipients[0].Attempts, first.Work[0].Messages[0].Recipients[0].Attempts; got != was {
+			t.Fatalf("attempt %d, want %d again", got, was)
+		}
+		if lost := finish(t, s, queueClock, back); lost != 1 {
+			t.Errorf("%d lost: what was given back was given back once more", lost)
 		}
 		if lost := finish(t, s, queueClock, results(second, done)); lost != 0 {
 			t.Errorf("%d lost", lost)

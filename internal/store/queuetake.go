@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,7 +67,13 @@ func (s *Store) QueueTakeWork(ctx context.Context, q QueueTake) (QueueTaken, err
 	return out, nil
 }
 
+// errNotSeen says that others would take the leases of this node at once.
+var errNotSeen = errors.New("this node could not say for a while that it lives")
+
 func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
+	if l := tx.s.link; l != nil && !l.alive.held() {
+		return fmt.Errorf("store: take work: %w", errNotSeen)
+	}
 	picks, next, err := pickDestinations(tx.Query, q)
 	if err != nil {
 		return err
@@ -157,19 +165,32 @@ func takeDestination(tx *Tx, q QueueTake, domain string, units int, out *QueueTa
 		return nil, err
 	}
 	until := q.Now.Add(q.Lease)
+	token, err := newLease()
+	if err != nil {
+		return nil, err
+	}
 	for i := range messages {
 		for j := range messages[i].Recipients {
 			r := &messages[i].Recipients[j]
-			if _, err := tx.Exec(`UPDATE queue_recipient SET state = 'leased', attempts = attempts + 1, lease_until = $2, lease_owner = $3
-				WHERE id = $1`, r.ID, until.UnixMilli(), q.Owner); err != nil {
+			if _, err := tx.Exec(`UPDATE queue_recipient SET state = 'leased', attempts = attempts + 1, lease_until = $2, lease_owner = $3,
+				lease_token = $4 WHERE id = $1`, r.ID, until.UnixMilli(), q.Owner, token); err != nil {
 				return nil, fmt.Errorf("store: lease recipient %d: %w", r.ID, err)
 			}
-			r.State, r.LeaseUntil = QueueLeased, until
+			r.State, r.LeaseUntil, r.Lease = QueueLeased, until, token
 			r.Attempts++
 		}
 	}
 	tx.reschedule(domain, q.Now.UnixMilli())
 	return divide(domain, messages, units), nil
+}
+
+// newLease makes a token that no other lease has.
+func newLease() (int64, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, fmt.Errorf("store: token of a lease: %w", err)
+	}
+	return int64(binary.BigEndian.Uint64(b[:]) >> 1), nil
 }
 
 // divide deals messages out to at most n units, evenly and in order.
@@ -239,7 +260,7 @@ func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
 }
 
 const recipientColumns = `id, message_id, rcpt, domain, notify, orcpt, state, attempts, next_attempt, lease_until, outcome,
-	last_error, last_status, last_host, last_attempt, first_attempt, delay_warned`
+	last_error, last_status, last_host, last_attempt, first_attempt, delay_warned, lease_token`
 
 // scanRecipients reads rows of recipients. Those that can't be read are told apart by their ids; the rest stands.
 func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []RecipientID, err error) {
@@ -249,9 +270,9 @@ func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []Recipient
 		var next, lease, last, first int64
 		var warned int
 		err := rows.Scan(&r.ID, &r.message, &r.To, &r.Domain, &r.Notify, &r.ORcpt, &r.State, &r.Attempts, &next, &lease,
-			&r.Outcome, &r.LastError, &r.LastStatus, &r.LastHost, &last, &first, &warned)
+			&r.Outcome, &r.LastError, &r.LastStatus, &r.LastHost, &last, &first, &warned, &r.Lease)
 		if err != nil {
-			var skip [16]any
+			var skip [17]any
 			dest := []any{&r.ID}
 			for i := range skip {
 				dest = append(dest, &skip[i])

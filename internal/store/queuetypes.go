@@ -58,6 +58,7 @@ type QueueRecipient struct {
 	Attempts     int
 	NextAttempt  time.Time
 	LeaseUntil   time.Time
+	Lease        int64 // token of the lease: QueueFinish and QueueExtend want it
 	Outcome      QueueOutcome
 	LastStatus   string // enhanced status code of the last failure, "" when none
 	LastError    string // what the remote server said last, word for word, bounded

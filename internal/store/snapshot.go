@@ -78,10 +78,15 @@ func (s *Store) Snapshot(ctx context.Context) (*Snapshot, error) {
 
 // begin pins the contents first: what a commit after the snapshot gives up finds the pin.
 func (n *Snapshot) begin(ctx context.Context) (err error) {
-	if n.q, err = n.s.reads.take(ctx); err != nil {
+	n.release = n.s.blobs.Pin()
+	if err := n.s.link.pin(ctx); err != nil {
+		n.release()
 		return err
 	}
-	n.release = n.s.blobs.Pin()
+	if n.q, err = n.s.reads.take(ctx); err != nil {
+		n.release()
+		return err
+	}
 	defer func() {
 		if err != nil {
 			n.release()

@@ -24,7 +24,8 @@ type Options struct {
 	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
 	MaxMailboxes int   // mailboxes of one account, 10,000
 	Policy       Policy
-	Load         bool // open it to be loaded, and for nothing else: see Loader
+	Load         bool   // open it to be loaded, and for nothing else: see Loader
+	Name         string // of this node, for people, where several are on one database
 	// Purged is told of messages that are gone for good, after the commit and by the writer: it must not block. A crash may
 	// come between, so who keeps an index of messages must look for the gone ones now and then too.
 	Purged func(acct AccountID, ids []MessageID)
@@ -117,14 +118,22 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err == nil {
 		s.writer, err = newWriter(ctx, s)
 	}
+	next := MessageID(0)
+	if err == nil {
+		next = MessageID(s.ids.message.next) // the writer's from here on
+		go s.notices.run()
+		go s.writer.run()
+		err = s.link.start(ctx)
+	}
 	if err != nil {
+		if s.writer != nil {
+			err = errors.Join(err, s.writer.close())
+			s.notices.close()
+		}
 		return nil, errors.Join(fmt.Errorf("store: open: %w", err), s.reads.close())
 	}
-	s.startSearch()
-	go s.writer.run()
+	s.startSearch(next)
 	s.fresh.start(s)
-	go s.notices.run()
-	s.link.start()
 	return s, nil
 }
 
@@ -138,22 +147,6 @@ func (s *Store) Close() error {
 		s.closeErr = errors.Join(err, s.reads.close(), s.blobs.Close(), s.db.Close())
 	})
 	return s.closeErr
-}
-
-// LockMaildrop gives one POP3 session the maildrop of an account (RFC 1939, section 4); ok is false while another has it.
-// Calling unlock again does nothing.
-func (s *Store) LockMaildrop(acct AccountID) (unlock func(), ok bool) {
-	s.maildropMu.Lock()
-	defer s.maildropMu.Unlock()
-	if _, taken := s.maildrops[acct]; taken {
-		return nil, false
-	}
-	s.maildrops[acct] = struct{}{}
-	return sync.OnceFunc(func() {
-		s.maildropMu.Lock()
-		defer s.maildropMu.Unlock()
-		delete(s.maildrops, acct)
-	}), true
 }
 
 // keepRecent records from which UID on messages are recent. Nobody waits for it: what is lost by a crash, or because

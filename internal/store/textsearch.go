@@ -52,10 +52,10 @@ type MessageRef struct {
 	Size    int64
 }
 
-// startSearch starts the index, if there is one.
-func (s *Store) startSearch() {
+// startSearch starts the index, if there is one; all messages have ids below next.
+func (s *Store) startSearch(next MessageID) {
 	if s.opts.Search != nil {
-		s.opts.Search.Start(s, MessageID(s.ids.message.next))
+		s.opts.Search.Start(s, next)
 	}
 }
 

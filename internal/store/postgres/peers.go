@@ -153,6 +153,9 @@ func (p *peers) hold(ctx context.Context, c *pgx.Conn, tick <-chan time.Time, fn
 	return nil
 }
 
+// Now implements store.Peers.
+func (*peers) Now() string { return `(extract(epoch FROM clock_timestamp()) * 1000)::bigint` }
+
 // Close implements store.Peers: nobody tells any more.
 func (p *peers) Close() error {
 	if p.tell != nil {

@@ -265,20 +265,24 @@ func openBlob(h *harness) {
 }
 
 func maildrop(h *harness) {
-	unlock, ok := h.s.LockMaildrop(1)
-	h.equal("first", ok, true)
-	_, ok = h.s.LockMaildrop(1)
-	h.equal("second", ok, false)
-	other, ok := h.s.LockMaildrop(2)
-	h.equal("another", ok, true)
+	unlock := h.lockMaildrop("first", 1, true)
+	h.lockMaildrop("second", 1, false)
+	other := h.lockMaildrop("another", 2, true)
 	other()
 	unlock()
-	again, ok := h.s.LockMaildrop(1)
-	h.equal("after unlock", ok, true)
+	again := h.lockMaildrop("after unlock", 1, true)
 	unlock() // once more: not the other's lock
-	_, ok = h.s.LockMaildrop(1)
-	h.equal("still locked", ok, false)
+	h.lockMaildrop("still locked", 1, false)
 	again()
+}
+
+// lockMaildrop asks for a maildrop, and says whether it should be given.
+func (h *harness) lockMaildrop(what string, acct store.AccountID, want bool) (unlock func()) {
+	h.Helper()
+	unlock, ok, err := h.s.LockMaildrop(h.Context(), acct)
+	h.ok(err)
+	h.equal(what, ok, want)
+	return unlock
 }
 
 func failingWrites(h *harness) {
