@@ -31,9 +31,9 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger, u *
 	if err != nil {
 		return nil, err
 	}
-	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log, Before: u.before})
+	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log, Before: u.before, Shared: cfg.Store.S3 != nil && !u.alone})
 	if errors.Is(err, postgres.ErrInUse) {
-		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: one server, or one command while it is stopped, at a time")
+		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: without a bucket one server, or one command while it is stopped, at a time")
 	}
 	if err != nil {
 		return nil, control.Errorf(control.Unavailable, "open store: %w", err)

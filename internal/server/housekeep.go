@@ -41,11 +41,16 @@ func (s *Server) housekeep(ctx context.Context) {
 		case <-clean.C:
 		case <-s.state.keysChanged():
 		}
-		err := errors.Join(s.state.Store.Housekeep(ctx), s.state.expireCopies(ctx))
-		if err != nil && ctx.Err() == nil {
+		lead, done := s.state.Store.WhileLeading(ctx) // of several nodes one does it
+		var err error
+		if lead.Err() == nil {
+			err = ignoreStop(lead, s.state.Store.Housekeep(lead))
+		}
+		done()
+		if err = ignoreStop(ctx, errors.Join(err, s.state.expireCopies(ctx))); err != nil {
 			s.log.Error("housekeeping failed, it is tried again", "error", err)
 		}
-		s.health.Set("housekeeping", ignoreStop(ctx, err))
+		s.health.Set("housekeeping", err)
 	}
 }
 

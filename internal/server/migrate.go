@@ -112,6 +112,7 @@ func openBare(ctx context.Context, cfg *config.Config, log *slog.Logger, load bo
 	if err != nil {
 		return nil, err
 	}
+	s.alone = true
 	if err := s.openStore(ctx, store.Options{Load: load}); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -50,6 +50,7 @@ func (p *parts) close() error {
 func (s *Server) build(_ context.Context) error {
 	m := newMetrics(s.reg)
 	registerSearch(s.reg, s.state.search.Status)
+	s.registerNodes()
 	registerQueue(s.reg, s.state.Store.QueueCounts, time.Now)
 	s.parts.quotas = &quotaWarner{
 		store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now, log: s.log.With("part", "quota"),

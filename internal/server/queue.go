@@ -14,6 +14,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 	t := s.cfg.Transport
 	q, err := queue.New(queue.Options{
 		Store: s.state.Store, Transport: queue.Over(out), Injector: queue.Through(in), Hostname: s.cfg.Hostname,
+		Node: s.state.Store.Node(),
 		Policy: queue.Policy{
 			RetryMin: t.FirstRetry.Std(), RetryMax: t.MaxRetry.Std(), DelayWarning: t.WarnAfter.Std(),
 			Workers: t.Concurrency, Concurrency: t.PerDestination,

@@ -36,7 +36,9 @@ func (w *quotaWarner) run(ctx context.Context) {
 	tick := time.NewTicker(quotaEvery)
 	defer tick.Stop()
 	for {
-		if err := w.look(ctx); err != nil && ctx.Err() == nil {
+		if !w.store.Leads() {
+			// another node tells
+		} else if err := w.look(ctx); err != nil && ctx.Err() == nil {
 			w.log.Error("people can't be told that their quota is used up, it is tried again", "error", err)
 		}
 		select {

@@ -46,16 +46,18 @@ func (s *Server) scrub(ctx context.Context) {
 
 // scrubRound goes on with the scrub as long as there is something to read.
 func (s *Server) scrubRound(ctx context.Context) (store.ScrubStatus, error) {
-	for ctx.Err() == nil {
+	lead, done := s.state.Store.WhileLeading(ctx) // of several nodes one does it
+	defer done()
+	for lead.Err() == nil {
 		rate := s.state.Directory.Settings().ScrubRate
 		if rate <= 0 {
 			break
 		}
 		more, err := s.state.Store.ScrubStep(ctx, rate)
-		if err != nil {
+		if err != nil && lead.Err() == nil {
 			return store.ScrubStatus{}, err
 		}
-		if !more {
+		if err != nil || !more {
 			break
 		}
 	}

@@ -150,6 +150,8 @@ func (s *Server) start() error {
 	s.socket = nil
 	s.goBackground(func(ctx context.Context) { s.keys.Watch(ctx, certificateLook) })
 	s.goBackground(s.watch)
+	s.goBackground(s.state.Store.Lead)
+	s.goBackground(s.followDirectory)
 	s.goBackground(s.housekeep)
 	s.goBackground(s.parts.quotas.run)
 	s.goBackground(s.scrub)

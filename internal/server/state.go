@@ -49,6 +49,7 @@ type State struct {
 	log    *slog.Logger
 	lock   io.Closer
 	search index // the store's
+	alone  bool  // no other node may use the database
 }
 
 // CreateDataDir makes the data directory of a new server.
@@ -173,7 +174,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 			return err
 		}
 	}
-	db, err := openDatabase(ctx, s.cfg, log, &upgrader{cfg: s.cfg, log: log})
+	db, err := openDatabase(ctx, s.cfg, log, &upgrader{cfg: s.cfg, log: log, alone: s.alone})
 	if err != nil {
 		return err
 	}
@@ -186,7 +187,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
-	o.DB, o.Blobs, o.Clock, o.Logger = db, blobs, time.Now, log
+	o.DB, o.Blobs, o.Clock, o.Logger, o.Name = db, blobs, time.Now, log, s.cfg.Hostname
 	s.Store, err = store.Open(ctx, o)
 	if errors.Is(err, store.ErrLoading) {
 		err = control.Errorf(control.Unavailable, "open store: a move or a restore into the store of %s is not finished: run `waxwing store migrate` or `waxwing backup restore` again to its end, or make this store anew", s.cfg.Path)

@@ -42,6 +42,7 @@ type upgrader struct {
 	cfg    *config.Config
 	log    *slog.Logger
 	noCopy bool // the administrator has a backup
+	alone  bool // no other node may use the database
 	did    Upgraded
 }
 

@@ -78,6 +78,12 @@ func (s *Store) WhileLeased(ctx context.Context) (context.Context, context.Cance
 	return s.link.alive.during(ctx)
 }
 
+// Seen tells whether this node could say lately that it lives.
+func (s *Store) Seen() bool { return s.link == nil || s.link.alive.held() }
+
+// Hears tells whether this node is told of what others do.
+func (s *Store) Hears() bool { return s.link == nil || !s.link.deaf.Load() }
+
 // Leads tells whether this node keeps house for all: one does, and another soon when that is gone.
 func (s *Store) Leads() bool { return s.link == nil || s.link.leads.held() }
 
@@ -214,19 +220,6 @@ func (s *Store) bury(ctx context.Context) error {
 		return fmt.Errorf("store: look after other nodes: %w", err)
 	}
 	return nil
-}
-
-// Nodes counts the nodes that live; a store alone is one.
-func (s *Store) Nodes(ctx context.Context) (int, error) {
-	if s.link == nil {
-		return 1, nil
-	}
-	n := 0
-	err := s.reads.row(ctx, []any{&n}, `SELECT count(*) FROM node AS n WHERE `+s.seenLately())
-	if err != nil {
-		return 0, fmt.Errorf("store: nodes: %w", err)
-	}
-	return n, nil
 }
 
 // LockMaildrop gives one POP3 session the maildrop of an account (RFC 1939, section 4), on whatever node; ok is false while
