@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -37,11 +38,13 @@ func parse(dsn string) (*pgx.ConnConfig, error) {
 	cfg.ConnectTimeout = connectTimeout
 	cfg.DialFunc = (&net.Dialer{
 		Timeout:         connectTimeout,
+		Control:         boundUnanswered,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveEvery, Count: keepAliveCount},
 	}).DialContext
 	// The server looks after this side too: the locks of a node that is gone must not outlive it by much.
 	for k, v := range map[string]string{
 		"application_name": "waxwing", "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+		"tcp_user_timeout":                    strconv.FormatInt(unansweredTime.Milliseconds(), 10),
 		"idle_in_transaction_session_timeout": "60s", "default_transaction_isolation": "read committed",
 	} {
 		if _, set := cfg.RuntimeParams[k]; !set || k == "default_transaction_isolation" {

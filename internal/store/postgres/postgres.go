@@ -55,6 +55,7 @@ const (
 	keepAliveIdle  = 10 * time.Second
 	keepAliveEvery = 5 * time.Second
 	keepAliveCount = 3
+	unansweredTime = 10 * time.Second // what was sent and not acknowledged breaks the connection, where keepalives don't look
 )
 
 // Open opens the database and migrates its schema. The connection that writes holds an advisory lock for as long as it
