@@ -91,7 +91,10 @@ func (s *Server) backups(ctx context.Context) {
 	tick := time.NewTicker(backupLook)
 	defer tick.Stop()
 	for {
-		s.backupDue(ctx)
+		lead, done := s.state.Store.WhileLeading(ctx) // of several nodes one does it
+		s.backupDue(lead)
+		leads := lead.Err() == nil
+		done()
 		if ctx.Err() != nil {
 			return
 		}
@@ -105,6 +108,9 @@ func (s *Server) backups(ctx context.Context) {
 				tested.Set(float64(st.TestGood.Began.Unix()))
 			}
 			err = backupProblem(st, s.state.Backup.Plan(), time.Now())
+		}
+		if !leads { // another node makes them, and knows how they are
+			err = nil
 		}
 		well.Set(0)
 		if err == nil {
@@ -121,6 +127,9 @@ func (s *Server) backups(ctx context.Context) {
 
 // backupDue does what is due. Errors are in the log and in the state.
 func (s *Server) backupDue(ctx context.Context) {
+	if ctx.Err() != nil {
+		return
+	}
 	a := s.state.Backup
 	st, err := a.State()
 	if err != nil {
@@ -191,6 +200,7 @@ func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, rd *back
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	s.alone = true
 	r, err := beginRestore(filepath.Join(cfg.DataDir, restoreName), rd.ID)
 	if err != nil {
 		return err

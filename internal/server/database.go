@@ -32,10 +32,14 @@ func openDatabase(ctx context.Context, cfg *config.Config, log *slog.Logger, u *
 		return nil, err
 	}
 	db, err := postgres.Open(ctx, postgres.Options{DSN: dsn, Logger: log, Before: u.before, Shared: cfg.Store.S3 != nil && !u.alone})
-	if errors.Is(err, postgres.ErrInUse) {
+	switch {
+	case errors.Is(err, postgres.ErrInUse) && u.alone:
+		return nil, control.Errorf(control.Unavailable, "open store: the database is in use: this command needs it alone, so stop all servers that use it")
+	case errors.Is(err, postgres.ErrInUse) && cfg.Store.S3 != nil:
+		return nil, control.Errorf(control.Unavailable, "open store: somebody has the database alone, to move or restore a store or to change its tables: start when that has ended")
+	case errors.Is(err, postgres.ErrInUse):
 		return nil, control.Errorf(control.Unavailable, "open store: the database is in use by another server: without a bucket one server, or one command while it is stopped, at a time")
-	}
-	if err != nil {
+	case err != nil:
 		return nil, control.Errorf(control.Unavailable, "open store: %w", err)
 	}
 	return db, nil

@@ -7,6 +7,7 @@ import (
 
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
+	"waxwing/internal/store/schema"
 )
 
 // The rhythm of the house.
@@ -68,7 +69,12 @@ func (s *Server) look(ctx context.Context) {
 		err = errors.New("less free space than spool.disk_reserve: mail is put off until there is more")
 	}
 	s.health.Set("disk", err)
-	s.health.Set("store", s.askStore(ctx, lookEvery))
+	err = s.askStore(ctx, lookEvery)
+	var newer *schema.NewerError
+	if errors.As(err, &newer) { // nodes of a newer version have the database now
+		s.fail(err)
+	}
+	s.health.Set("store", err)
 	s.health.Set("search", s.state.search.Status().Err)
 	var expiry error
 	for _, c := range s.keys.Certificates() {

@@ -53,7 +53,7 @@ func (s *Server) scrubRound(ctx context.Context) (store.ScrubStatus, error) {
 		if rate <= 0 {
 			break
 		}
-		more, err := s.state.Store.ScrubStep(ctx, rate)
+		more, err := s.state.Store.ScrubStep(lead, rate)
 		if err != nil && lead.Err() == nil {
 			return store.ScrubStatus{}, err
 		}

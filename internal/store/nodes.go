@@ -135,6 +135,8 @@ func (l *link) live(ctx context.Context) {
 
 // beat writes that this node lives.
 func (l *link) beat(ctx context.Context) error {
+	l.beating.Lock() // what is written last was looked at last
+	defer l.beating.Unlock()
 	began := time.Now()
 	err := l.s.reads.row(ctx, []any{new(int64)}, `INSERT INTO node (node, name, seen, pinned) VALUES ($1, $2, `+l.s.db.Peers.Now()+`, $3)
 		ON CONFLICT (node) DO UPDATE SET seen = excluded.seen, pinned = excluded.pinned RETURNING seen`, l.node, l.s.opts.Name, boolInt(l.s.fresh.pinned()))
@@ -154,12 +156,12 @@ func (l *link) pin(ctx context.Context) error {
 	return l.beat(ctx)
 }
 
-// pinnedElsewhere tells whether a node has pinned contents: no object may go.
+// pinnedElsewhere tells whether another node has pinned contents: no object may go.
 func (tx *Tx) pinnedElsewhere() (bool, error) {
 	if tx.s.link == nil {
 		return false, nil
 	}
-	n, err := tx.numbers(`SELECT count(*) FROM node AS n WHERE n.pinned <> 0 AND ` + tx.s.seenLately())
+	n, err := tx.numbers(`SELECT count(*) FROM node AS n WHERE n.pinned <> 0 AND n.node <> $1 AND `+tx.s.seenLately(), tx.s.link.node)
 	return err == nil && n[0] > 0, err
 }
 

@@ -34,6 +34,8 @@ type link struct {
 	seen   atomic.Pointer[time.Time]
 	leads  tenure
 
+	beating sync.Mutex // held while the node says that it lives
+
 	wake chan struct{} // there is something to tell
 	mu   sync.Mutex    // guards what follows
 	news news

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"waxwing/internal/store"
+	"waxwing/internal/store/schema"
 )
 
 // dialect tells package store what is peculiar to PostgreSQL.
@@ -108,7 +109,8 @@ func (dialect) Fault(err error) store.Fault {
 		}
 		return store.FaultOther
 	}
-	if errors.Is(err, ErrInUse) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	var newer *schema.NewerError
+	if errors.Is(err, ErrInUse) || errors.As(err, &newer) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return store.FaultBusy
 	}
 	var network net.Error

@@ -46,9 +46,6 @@ type Options struct {
 // ErrInUse says that another server has the database: one at a time writes, unless all open it as Shared.
 var ErrInUse = errors.New("postgres: the database is in use by another server")
 
-// ErrOlder says that the schema must be changed while nodes of an older version use it.
-var ErrOlder = errors.New("postgres: the database has an older schema and is in use: stop all nodes, then start one of the new version")
-
 // Times that bound what a dead peer can hold up.
 const (
 	connectTimeout = 10 * time.Second
@@ -78,12 +75,12 @@ func Open(ctx context.Context, o Options) (*store.Database, error) {
 	if err := prepare(ctx, writer, &o); err != nil {
 		return nil, errors.Join(fmt.Errorf("postgres: open %s: %w", where(cfg), err), writer.Close())
 	}
-	return newDatabase(cfg, writer, o), nil
+	return newDatabase(cfg, writer, asItIs, o), nil
 }
 
-func newDatabase(cfg *pgx.ConnConfig, writer *sql.DB, o Options) *store.Database {
+func newDatabase(cfg *pgx.ConnConfig, writer *sql.DB, ready func(context.Context, *pgx.Conn) error, o Options) *store.Database {
 	return &store.Database{
-		Writer: writer, Reader: openPool(cfg, o.Readers, asItIs), Side: openPool(cfg, 1, asItIs), Dialect: dialect{},
+		Writer: writer, Reader: openPool(cfg, o.Readers, ready), Side: openPool(cfg, 1, ready), Dialect: dialect{},
 	}
 }
 
@@ -99,64 +96,6 @@ func OpenPool(dsn string, n int, settings map[string]string) (*sql.DB, error) {
 	}
 	maps.Copy(cfg.RuntimeParams, settings)
 	return openPool(cfg, n, asItIs), nil
-}
-
-// openShared opens the database as one node of several. The schema is changed by a node that is alone.
-func openShared(ctx context.Context, cfg *pgx.ConnConfig, o Options) (*store.Database, error) {
-	for name, limit := range map[string]string{
-		"idle_in_transaction_session_timeout": stalledTime, // a node that hangs must not keep others from accounts
-		"lock_timeout":                        lockTime,
-	} {
-		cfg.RuntimeParams[name] = limit
-	}
-	if err := upgrade(ctx, cfg, &o); err != nil {
-		return nil, fmt.Errorf("postgres: open %s: %w", where(cfg), err)
-	}
-	writer := openPool(cfg, 1, join)
-	if err := prepare(ctx, writer, &o); err != nil { // nothing is left to change: it refuses a newer schema
-		return nil, errors.Join(fmt.Errorf("postgres: open %s: %w", where(cfg), err), writer.Close())
-	}
-	db := newDatabase(cfg, writer, o)
-	db.Peers = newPeers(cfg)
-	return db, nil
-}
-
-// How long a node's transaction may stand still before the database ends it, and how long others wait for what it has locked.
-const (
-	stalledTime = "20s"
-	lockTime    = "5s"
-)
-
-// upgrade changes an older schema, when no node uses it.
-func upgrade(ctx context.Context, cfg *pgx.ConnConfig, o *Options) error {
-	look := openPool(cfg, 1, asItIs)
-	current, err := isCurrent(ctx, look)
-	if err = errors.Join(err, look.Close()); err != nil || current {
-		return err
-	}
-	alone := openPool(cfg, 1, claim)
-	err = prepare(ctx, alone, o)
-	if errors.Is(err, ErrInUse) {
-		err = ErrOlder
-	}
-	return errors.Join(err, alone.Close())
-}
-
-// isCurrent checks the server, and tells whether its schema is that of this version.
-func isCurrent(ctx context.Context, db *sql.DB) (bool, error) {
-	if err := checkServer(ctx, db, slog.New(slog.DiscardHandler)); err != nil {
-		return false, err
-	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations())
-	if err != nil {
-		return false, err
-	}
-	has, known, err := p.GetVersions(ctx)
-	if err != nil || has > known {
-		return true, err
-	}
-	pending, err := p.HasPending(ctx)
-	return !pending, err
 }
 
 // where names the database for messages, without user and password.
@@ -180,11 +119,6 @@ func openPool(cfg *pgx.ConnConfig, n int, ready func(context.Context, *pgx.Conn)
 // claim takes the lock of a server that writes alone. It belongs to the session, so PostgreSQL gives it back whatever
 // becomes of this process, a moment after the session's end; keepalives bound how long that takes when the machine is gone.
 func claim(ctx context.Context, c *pgx.Conn) error { return takeClaim(ctx, c, "pg_advisory_lock") }
-
-// join takes a share in that lock, as a node among others: who claims it for himself is kept out.
-func join(ctx context.Context, c *pgx.Conn) error {
-	return takeClaim(ctx, c, "pg_advisory_lock_shared")
-}
 
 func takeClaim(ctx context.Context, c *pgx.Conn, how string) error {
 	if _, err := c.Exec(ctx, `SET lock_timeout = '`+claimTimeout+`'`); err != nil {

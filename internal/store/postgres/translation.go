@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 
 	"waxwing/internal/store/sqlite"
@@ -47,7 +48,9 @@ func (s translation) ReadDir(name string) ([]fs.DirEntry, error) {
 		return nil, err
 	}
 	alone, err := own.ReadDir(path.Join("migrations", name))
-	return append(shared, alone...), err
+	all := append(shared, alone...)
+	slices.SortFunc(all, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) }) // as fs.ReadDirFS asks
+	return all, err
 }
 
 // Open implements fs.FS.

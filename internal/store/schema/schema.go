@@ -88,6 +88,19 @@ func Migrate(ctx context.Context, o Options) error {
 	return o.record(ctx, u.To)
 }
 
+// Last is the schema that migrations lead to.
+func Last(files fs.FS) (last int64, err error) {
+	names, err := fs.Glob(files, "*.sql")
+	for _, name := range names {
+		n, err := goose.NumericComponent(name)
+		if err != nil {
+			return 0, err
+		}
+		last = max(last, n)
+	}
+	return last, err
+}
+
 // Version is the schema that a database has.
 func Version(ctx context.Context, db *sql.DB) (version int64, err error) {
 	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version`).Scan(&version)
