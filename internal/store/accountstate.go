@@ -77,6 +77,9 @@ func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 			return fmt.Errorf("store: account %d: %w", acct, err)
 		}
 	}
+	if err := tx.dropReturningBoxes(acct, ""); err != nil {
+		return fmt.Errorf("store: account %d: %w", acct, err)
+	}
 	for _, q := range []string{
 		`DELETE FROM mail_account WHERE account_id = $1`,
 		`DELETE FROM subscription WHERE account_id = $1`,

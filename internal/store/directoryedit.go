@@ -22,6 +22,7 @@ type DirectoryEdit struct {
 	AddDomains     []DirectoryDomain
 	SetDomains     []DirectoryDomain
 	AddAccounts    []NewDirectoryAccount
+	ReturnAccounts []DirectoryReturn
 	SetAccounts    []DirectoryAccountChange
 	AddAliases     []DirectoryAlias
 	SetAliases     []DirectoryAlias
@@ -118,6 +119,9 @@ func (d *directoryEditor) run() (ids []AccountID, err error) {
 		func() error { return each(e.AddDomains, "domain", domainName, d.addDomain) },
 		func() error { return each(e.SetDomains, "domain", domainName, d.setDomain) },
 		func() error { ids, err = d.addAccounts(); return err },
+		func() error {
+			return each(e.ReturnAccounts, "account", func(r DirectoryReturn) string { return r.Key }, d.returnAccount)
+		},
 		func() error { return d.setAccounts() },
 		func() error { return each(e.AddAliases, "alias", aliasKey, d.addAlias) },
 		func() error { return each(e.SetAliases, "alias", aliasKey, d.setAlias) },
@@ -206,15 +210,29 @@ func (d *directoryEditor) addAccounts() ([]AccountID, error) {
 	return ids, nil
 }
 
-// addAccount makes one account; room remembers how many more each domain takes (-1: no limit).
+// addAccount makes one account.
 func (d *directoryEditor) addAccount(id AccountID, a *NewDirectoryAccount, room map[string]int) error {
-	left, known := room[a.Domain]
+	if err := d.takeRoom(a.Domain, room); err != nil {
+		return err
+	}
+	if err := d.accountRows(id, a); err != nil {
+		return err
+	}
+	if err := d.s.CreateAccountState(d.tx, id, a.Mailboxes); err != nil {
+		return err
+	}
+	return d.accountMade(id, a)
+}
+
+// takeRoom counts an account in; room remembers how many more each domain takes (-1: no limit).
+func (d *directoryEditor) takeRoom(domain string, room map[string]int) error {
+	left, known := room[domain]
 	if !known {
 		var limit, used int
 		err := d.tx.QueryRow(`SELECT max_accounts, (SELECT count(account_id) FROM directory_address WHERE domain = $1)
-			FROM directory_domain WHERE name = $1`, a.Domain).Scan(&limit, &used)
+			FROM directory_domain WHERE name = $1`, domain).Scan(&limit, &used)
 		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("domain %s: %w", a.Domain, ErrNotFound)
+			return fmt.Errorf("domain %s: %w", domain, ErrNotFound)
 		}
 		if err != nil {
 			return err
@@ -225,9 +243,14 @@ func (d *directoryEditor) addAccount(id AccountID, a *NewDirectoryAccount, room 
 		}
 	}
 	if left == 0 {
-		return fmt.Errorf("domain %s: %w", a.Domain, ErrLimit)
+		return fmt.Errorf("domain %s: %w", domain, ErrLimit)
 	}
-	room[a.Domain] = max(left-1, -1)
+	room[domain] = max(left-1, -1)
+	return nil
+}
+
+// accountRows makes the rows of an account; ErrExists when the address is taken.
+func (d *directoryEditor) accountRows(id AccountID, a *NewDirectoryAccount) error {
 	created := a.Created.UnixMicro()
 	n, err := affected(d.tx.Exec(`INSERT INTO directory_address (address_key, local_part, domain, account_id, created)
 		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (address_key) DO NOTHING`, a.Key, a.Local, a.Domain, id, created))
@@ -240,12 +263,11 @@ func (d *directoryEditor) addAccount(id AccountID, a *NewDirectoryAccount, room 
 	_, err = d.tx.Exec(`INSERT INTO directory_account (account_id, name, language, admin, suspended, quota_bytes, quota_messages,
 		password, password_version, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9)`,
 		id, a.Name, a.Language, bit(a.Admin), bit(a.Suspended), a.QuotaBytes, a.QuotaMessages, a.Password, created)
-	if err != nil {
-		return err
-	}
-	if err := d.s.CreateAccountState(d.tx, id, a.Mailboxes); err != nil {
-		return err
-	}
+	return err
+}
+
+// accountMade sets the quota of a new account and notes it.
+func (d *directoryEditor) accountMade(id AccountID, a *NewDirectoryAccount) error {
 	if err := d.s.SetQuota(d.tx, id, a.QuotaBytes, a.QuotaMessages); err != nil {
 		return err
 	}

@@ -13,8 +13,11 @@ import (
 const reapStep = 2000
 
 // Housekeep removes what is left of deleted mailboxes and accounts, carries out the Policy, and gives back the space of dead
-// contents. Call it from time to time; it may be stopped at any point and goes on with the next call.
+// contents. Returns from backups that nobody goes on with are given up. Call it from time to time; it may be stopped at any point and goes on with the next call.
 func (s *Store) Housekeep(ctx context.Context) error {
+	if err := s.dropStaleReturns(ctx); err != nil {
+		return err
+	}
 	dead, err := s.deadMailboxes(ctx)
 	if err != nil {
 		return fmt.Errorf("store: housekeeping: %w", err)

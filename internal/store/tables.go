@@ -42,6 +42,8 @@ var tables = []Table{
 	{Name: "setting_history", key: []string{"version", "name"}},
 	{Name: "domain_policy", key: []string{"domain"}},
 	{Name: "mail_account", Account: "account_id", key: []string{"account_id"}},
+	{Name: "returning_account", Account: "account_id", key: []string{"account_id"}},
+	{Name: "returning_mailbox", Account: "account_id", key: []string{"account_id", "mailbox_id"}},
 	{Name: "mail_hold", Account: "account_id", key: []string{"account_id", "number"}},
 	{Name: "modseq_mark", Account: "account_id", key: []string{"account_id", "at"}},
 	{Name: "mailbox", Account: "account_id", key: []string{"account_id", "mailbox_id"}},

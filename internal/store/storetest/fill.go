@@ -26,6 +26,7 @@ func Fill(t *testing.T, s *store.Store, n int) {
 	gone := h.create("Projects/Wax")
 	h.fill(gone.ID, 3)
 	h.ok(s.DeleteMailbox(h.Context(), 1, gone.ID))
+	h.fillReturns()
 	s.SetPolicy(store.Policy{Undelete: 14 * day, Tombstones: 30 * day})
 	h.housekeep()                      // marks the MODSEQs
 	h.write(func(tx *store.Tx) error { // as a kill leaves it
@@ -55,6 +56,18 @@ func (h *harness) fillMailboxes(n int) {
 		some := min(n, 500)
 		h.fill(work, some)
 		n -= some
+	}
+}
+
+// fillReturns begins to bring back an account and a mailbox.
+func (h *harness) fillReturns() {
+	h.Helper()
+	id, err := h.s.BeginReturn(h.Context(), store.ReturningAccount{Key: "back@example.test", Source: aBackup, ModSeq: 9, LastValidity: 9})
+	h.ok(err)
+	for _, acct := range []store.AccountID{1, id} {
+		r, err := h.s.ReturnMailbox(h.Context(), acct, aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100, Keywords: []string{"k"}})
+		h.ok(err)
+		h.comeBack(acct, r.ID, h.returning(1, 5))
 	}
 }
 
