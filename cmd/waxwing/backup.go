@@ -20,7 +20,7 @@ type backupCommand struct {
 	List     backupList     `cmd:"" help:"List the backups, and say how the last one and the last test went."`
 	Verify   backupVerify   `cmd:"" help:"Compare a backup with its hashes; with a key decrypt and compare everything."`
 	Test     backupTest     `cmd:"" help:"Test the newest backup now, as the server does by itself."`
-	Restore  backupRestore  `cmd:"" help:"Bring back a whole server, into an empty directory."`
+	Restore  backupRestore  `cmd:"" help:"Bring back a message, a folder, an account or a domain into this server, or a whole server into an empty directory."`
 	Schedule backupSchedule `cmd:"" help:"Show or set when backups are made, where they go, and who can read them."`
 }
 

@@ -16,19 +16,25 @@ type backupRestore struct {
 	IdentityFile string `required:"" help:"File with the key. It is read by this command alone and never handed to the server." placeholder:"FILE" type:"path"`
 	Backup       string `help:"Which one, by the name that the list shows; by default the newest. A name proves that the backup is the one that was made under it." placeholder:"ID"`
 	All          bool   `help:"The whole server, into an empty directory made by init --empty."`
+	Domain       string `help:"A domain, with all of its accounts and aliases." placeholder:"NAME"`
+	Account      string `help:"An account." placeholder:"ADDRESS"`
+	Folder       string `help:"One folder of the account, by the name that it has in the backup." placeholder:"NAME"`
+	Message      uint32 `help:"One message of the folder, by the UID that it has in the backup; --dry-run on the folder shows them." placeholder:"UID"`
 	DryRun       bool   `help:"Only say what would come back."`
+	List         int    `help:"How many messages a dry run lists; 0: all." default:"1000" placeholder:"N"`
+	Queue        string `help:"With --all, what becomes of outgoing mail: hold (the default), release, or drop. It may have been sent since the backup." enum:",hold,release,drop" default:"" placeholder:"WHAT"`
 	targetFlags
 }
 
 func (c *backupRestore) Run(s *session) error {
+	if err := c.checkPart(); err != nil {
+		return err
+	}
 	ids, err := backup.ReadIdentities(c.IdentityFile)
 	if err != nil {
 		return usageError{err}
 	}
-	if !c.All {
-		return usagef("say what to bring back: --all")
-	}
-	if c.Target == "" {
+	if c.Target == "" && c.All {
 		return usagef("an empty server has no settings: say with --target where the backups are")
 	}
 	cfg, err := s.config()
@@ -49,6 +55,9 @@ func (c *backupRestore) Run(s *session) error {
 			return kinded(err)
 		}
 		defer func() { err = errors.Join(err, rd.Close()) }()
+		if c.partial() {
+			return c.part(s, rd)
+		}
 		return c.whole(s, cfg, rd)
 	})
 }

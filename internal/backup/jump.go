@@ -65,9 +65,21 @@ func countAccounts(_ *Ahead, r *record) bool {
 
 func stepAccount(a *Ahead, r *record) bool {
 	now := r.int("modseq") + JumpModSeqs
-	validity := max(r.int("last_validity"), a.At.Unix())
 	return r.set("modseq", now) && r.set("horizon", now) && r.add("next_mailbox", JumpBoxes, math.MaxInt64) &&
-		r.set("last_validity", min(validity+JumpValidity, math.MaxUint32))
+		r.set("last_validity", int64(AheadValidity(uint32(r.int("last_validity")), a.At)))
+}
+
+// AheadValidity is a UIDVALIDITY above those that an account may have given out since it had given out the last one.
+func AheadValidity(last uint32, now time.Time) uint32 {
+	return uint32(min(max(int64(last), now.Unix())+JumpValidity, math.MaxUint32))
+}
+
+// AheadUID is a UID above those that a mailbox may have given out since next was the next one; false when there is none.
+func AheadUID(next uint32) (uint32, bool) {
+	if next > math.MaxUint32-JumpUIDs {
+		return 0, false
+	}
+	return next + JumpUIDs, true
 }
 
 func stepMailbox(a *Ahead, r *record) bool {

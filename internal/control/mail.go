@@ -247,39 +247,10 @@ func (s *Service) messageAppend(ctx context.Context, req Append, body io.Reader)
 		return Appended{}, err
 	}
 	defer s.appends.begin(appendTarget{a.ID, store.MailboxID(req.Mailbox)})()
-	if len(req.Messages) == 0 || len(req.Messages) > MaxAppend {
-		return Appended{}, &Error{Kind: Invalid, Field: "messages", Text: fmt.Sprintf("messages: 1 to %d at once", MaxAppend)}
-	}
-	var total int64
-	for _, m := range req.Messages {
-		if m.Size < 0 || m.Size > MaxMessage || total+m.Size > maxAppendTotal {
-			return Appended{}, &Error{Kind: Invalid, Field: "size", Text: fmt.Sprintf("size: at most %d octets a message and %d in all", MaxMessage, maxAppendTotal)}
-		}
-		total += m.Size
-	}
-	batch := make([]store.NewMessage, len(req.Messages))
-	var spooled []io.Closer
-	defer func() {
-		for _, c := range spooled {
-			err = errors.Join(err, c.Close())
-		}
-	}()
-	for i, m := range req.Messages {
-		content, closer, err := s.take(body, m.Size)
-		if closer != nil {
-			spooled = append(spooled, closer)
-		}
-		if err != nil {
-			return Appended{}, err
-		}
-		part, err := message.Parse(content, m.Size, message.DefaultLimits)
-		if err != nil {
-			return Appended{}, fmt.Errorf("parse message %d of the batch: %w", i+1, err)
-		}
-		batch[i] = store.NewMessage{
-			Content: content, Summary: digest.Make(part, content, m.Size), Flags: m.flags(), Keywords: m.Keywords,
-			InternalDate: m.InternalDate, UIDL: m.UIDL,
-		}
+	batch, end, err := s.takeBatch(req.Messages, body)
+	defer func() { err = errors.Join(err, end()) }()
+	if err != nil {
+		return Appended{}, err
 	}
 	placed, err := s.store.Append(ctx, a.ID, store.MailboxID(req.Mailbox), batch)
 	if errors.Is(err, store.ErrLimit) && slices.ContainsFunc(req.Messages, func(m NewMessage) bool { return len(m.Keywords) > 0 }) {
@@ -292,6 +263,45 @@ func (s *Service) messageAppend(ctx context.Context, req Append, body io.Reader)
 		out.UIDs = append(out.UIDs, uint32(p.UID))
 	}
 	return out, nil
+}
+
+// takeBatch reads messages whose octets follow each other, and makes their digests; end gives up what holds them.
+func (s *Service) takeBatch(list []NewMessage, body io.Reader) (batch []store.NewMessage, end func() error, err error) {
+	var spooled []io.Closer
+	end = func() (err error) {
+		for _, c := range spooled {
+			err = errors.Join(err, c.Close())
+		}
+		return err
+	}
+	if len(list) == 0 || len(list) > MaxAppend {
+		return nil, end, &Error{Kind: Invalid, Field: "messages", Text: fmt.Sprintf("messages: 1 to %d at once", MaxAppend)}
+	}
+	var total int64
+	for _, m := range list {
+		if m.Size < 0 || m.Size > MaxMessage || total+m.Size > maxAppendTotal {
+			return nil, end, &Error{Kind: Invalid, Field: "size", Text: fmt.Sprintf("size: at most %d octets a message and %d in all", MaxMessage, maxAppendTotal)}
+		}
+		total += m.Size
+	}
+	for i, m := range list {
+		content, closer, err := s.take(body, m.Size)
+		if closer != nil {
+			spooled = append(spooled, closer)
+		}
+		if err != nil {
+			return nil, end, err
+		}
+		part, err := message.Parse(content, m.Size, message.DefaultLimits)
+		if err != nil {
+			return nil, end, fmt.Errorf("parse message %d of the batch: %w", i+1, err)
+		}
+		batch = append(batch, store.NewMessage{
+			Content: content, Summary: digest.Make(part, content, m.Size), Flags: m.flags(), Keywords: m.Keywords,
+			InternalDate: m.InternalDate, UIDL: m.UIDL,
+		})
+	}
+	return batch, end, nil
 }
 
 // take reads the octets of one message: into memory, or when it is large into a file without a name.

@@ -47,6 +47,7 @@ type Service struct {
 	proof  *proof
 
 	appends appends
+	returns returns
 }
 
 // New makes the service; the caller owns what is in the options.

@@ -99,11 +99,14 @@ func (tx *Tx) dropReturning(acct AccountID) error {
 	return tx.s.DeleteAccountState(tx, acct)
 }
 
-// dropReturningBoxes gives up mailboxes of an account that were returning: what is in them is removed by Housekeep.
+// dropReturningBoxes gives up mailboxes of an account that were returning from another backup, or whose names were taken
+// meanwhile: what is in them is removed by Housekeep.
 func (tx *Tx) dropReturningBoxes(acct AccountID, but string) error {
+	const these = `returning_mailbox AS r WHERE r.account_id = $1 AND (r.source <> $2 OR EXISTS
+		(SELECT 1 FROM mailbox AS m WHERE m.account_id = r.account_id AND m.name = r.name))`
 	for _, q := range []string{
-		`INSERT INTO dead_mailbox (account_id, mailbox_id) SELECT account_id, mailbox_id FROM returning_mailbox WHERE account_id = $1 AND source <> $2`,
-		`DELETE FROM returning_mailbox WHERE account_id = $1 AND source <> $2`,
+		`INSERT INTO dead_mailbox (account_id, mailbox_id) SELECT r.account_id, r.mailbox_id FROM ` + these,
+		`DELETE FROM ` + these,
 	} {
 		if err := tx.exec(q, acct, but); err != nil {
 			return err
@@ -112,7 +115,8 @@ func (tx *Tx) dropReturningBoxes(acct AccountID, but string) error {
 	return nil
 }
 
-// Returning lists the mailboxes of an account that return from a backup. Those of another one are given up.
+// Returning lists the mailboxes of an account that return from a backup. Those of another one, and those whose names were taken
+// meanwhile, are given up.
 func (s *Store) Returning(ctx context.Context, acct AccountID, source string) (list []ReturningMailbox, err error) {
 	err = s.Write(ctx, func(tx *Tx) error {
 		if err := tx.dropReturningBoxes(acct, source); err != nil {

@@ -140,3 +140,9 @@ func (d *summaryDecoder) text() []byte {
 	d.b = d.b[n:]
 	return t
 }
+
+// ReadSummary decodes a Summary as the table of messages has it. It shares memory with b.
+func ReadSummary(b []byte) (m Summary, err error) {
+	err = decodeSummary(b, &m)
+	return m, err
+}

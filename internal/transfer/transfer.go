@@ -1,7 +1,8 @@
 // Package transfer moves an account's mail between the server and files: export to and import from mbox files and
-// Maildirs, with folders, flags, keywords and dates of delivery.
+// Maildirs, with folders, flags, keywords and dates of delivery. It also brings back what a server lacks of a backup: a
+// domain, an account, a folder or a message.
 //
-// Both may be broken off and begun again: a state file beside the mail tells how far they came. It is written after the
+// Export and import may be broken off and begun again: a state file beside the mail tells how far they came. It is written after the
 // mail that it speaks of is on stable storage, so that nothing is left out. An import that was killed between the two finds
 // what it had put in by comparing, so that nothing is in twice. A message or a folder that can't be taken is reported and
 // passed over.
