@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"sync"
@@ -177,13 +178,25 @@ func (r *Reader) fetch(ctx context.Context, i int) (n *near, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.name, unsealError(err))
 	}
-	n = &near{n: i, file: f, plain: plain, at: make(map[Sum]int64), of: make(map[Sum]piece)}
+	n = &near{n: i, file: f, plain: unsealed{plain}, at: make(map[Sum]int64), of: make(map[Sum]piece)}
 	off := int64(0)
 	for _, p := range o.pieces {
 		n.at[p.sum], n.of[p.sum] = off, p
 		off += p.stored
 	}
 	return n, nil
+}
+
+// unsealed is a decrypted bundle: what can't be decrypted of it is damaged, and says so.
+type unsealed struct{ io.ReaderAt }
+
+func (u unsealed) ReadAt(b []byte, off int64) (int, error) {
+	n, err := u.ReaderAt.ReadAt(b, off)
+	var local *fs.PathError
+	if err != nil && !errors.Is(err, io.EOF) && !errors.As(err, &local) {
+		err = fmt.Errorf("%w: %w", errDiffers, err)
+	}
+	return n, err
 }
 
 // piece gives a piece as a file that can be read anywhere: in memory, or without a name when it is large. It is whole.

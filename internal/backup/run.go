@@ -190,9 +190,6 @@ func (r *run) make(ctx context.Context) (err error) {
 	if err := r.contents(ctx, snap); err != nil {
 		return err
 	}
-	if err := r.flush(ctx); err != nil {
-		return err
-	}
 	for _, t := range store.Tables() {
 		if err := r.table(ctx, t.Name, snap.Rows(ctx, t.Name, 0)); err != nil {
 			return fmt.Errorf("backup: table %s: %w", t.Name, err)
@@ -230,7 +227,9 @@ func (r *run) contents(ctx context.Context, snap Snapshot) error {
 		r.done.Contents, r.done.Octets = r.count.Contents, r.count.Octets
 		r.opts.Progress(r.done)
 	}
-	r.kind = Rows
+	if err := r.flush(ctx); err != nil {
+		return err
+	}
 	return r.table(ctx, contentTable, contentRecords(snap.Contents(ctx)))
 }
 

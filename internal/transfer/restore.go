@@ -26,6 +26,7 @@ type RestoreOptions struct {
 	DryRun   bool
 	Listed   int                                  // how many messages the result of a dry run lists; 0: all
 	Progress func(folder string, done, all int64) // messages of this run
+	Batch    int                                  // messages of one transaction; 200
 }
 
 // RestoreResult is what came back, or would come.
@@ -74,7 +75,7 @@ type RestoredMessage struct {
 // Bounds of a restore.
 const (
 	restoreGroup  = 200_000 // messages of the accounts that are looked at together
-	restoreBatch  = 200     // messages of one transaction
+	restoreBatch  = 200
 	restoreOctets = 16 << 20
 )
 
@@ -90,6 +91,9 @@ type restorer struct {
 // not brought back: see missing. Broken off, the same call goes on.
 func Restore(ctx context.Context, o RestoreOptions) (RestoreResult, error) {
 	r := &restorer{RestoreOptions: o}
+	if r.Batch <= 0 || r.Batch > restoreBatch {
+		r.Batch = restoreBatch
+	}
 	r.out = RestoreResult{
 		Backup: o.Reader.ID, DryRun: o.DryRun, Accounts: []RestoredAccount{}, Aliases: []string{}, Damaged: []string{}, Warnings: []string{},
 	}

@@ -72,9 +72,9 @@ func backed(a *backup.Account) *control.BackedAccount {
 }
 
 // send sends the messages of a folder behind the last UID that an earlier run sent.
-func (r *restorer) send(ctx context.Context, a *backup.Account, ref control.ReturnRef, f *backedFolder, to int64, last uint32) error {
+func (r *restorer) send(ctx context.Context, a *backup.Account, ref control.ReturnRef, f *backedFolder, to int64, last uint32) (err error) {
 	batch := restoring{r: r, account: a, folder: f, req: control.Returns{ReturnRef: ref, Mailbox: to}}
-	defer batch.close()
+	defer func() { err = errors.Join(err, batch.close()) }()
 	for _, m := range f.comes {
 		r.done++
 		if m.UID <= last {
@@ -103,7 +103,7 @@ type restoring struct {
 	octets  int64
 }
 
-func (b *restoring) full() bool { return len(b.open) >= restoreBatch || b.octets >= restoreOctets }
+func (b *restoring) full() bool { return len(b.open) >= b.r.Batch || b.octets >= restoreOctets }
 
 // add opens a message; what the backup can't give is left out.
 func (b *restoring) add(ctx context.Context, m *backup.Message) error {
