@@ -22,7 +22,7 @@ type backupRestore struct {
 	Message      uint32 `help:"One message of the folder, by the UID that it has in the backup; --dry-run on the folder shows them." placeholder:"UID"`
 	DryRun       bool   `help:"Only say what would come back."`
 	List         int    `help:"How many messages a dry run lists; 0: all." default:"1000" placeholder:"N"`
-	Queue        string `help:"With --all, what becomes of outgoing mail: hold (the default), release, or drop. It may have been sent since the backup." enum:",hold,release,drop" default:"" placeholder:"WHAT"`
+	Queue        string `help:"With --all, what becomes of outgoing mail: hold, release, or drop. It may have been sent since the backup." enum:"hold,release,drop" default:"hold" placeholder:"WHAT"`
 	targetFlags
 }
 
@@ -67,23 +67,24 @@ type restored struct {
 	Backup    string        `json:"backup"`
 	Directory string        `json:"directory"`
 	Counts    backup.Counts `json:"counts"`
-	Held      int64         `json:"held"`    // recipients of queued mail
+	Queue     string        `json:"queue"`   // what becomes of queued mail
+	Queued    int64         `json:"queued"`  // recipients of it
 	Damaged   []string      `json:"damaged"` // contents that are not in the backup
 	DryRun    bool          `json:"dry_run"`
 }
 
 // whole restores a server.
 func (c *backupRestore) whole(s *session, cfg *config.Config, rd *backup.Reader) error {
-	out := restored{Backup: rd.ID, Directory: filepath.Dir(cfg.Path), Counts: rd.Manifest.Counts, Damaged: []string{}, DryRun: c.DryRun}
+	out := restored{Backup: rd.ID, Directory: filepath.Dir(cfg.Path), Counts: rd.Manifest.Counts, Queue: c.Queue, Damaged: []string{}, DryRun: c.DryRun}
 	for _, err := range rd.Rows(s.ctx, "queue_recipient", 0) {
 		if err != nil {
 			return err
 		}
-		out.Held++
+		out.Queued++
 	}
 	if !c.DryRun {
 		p := s.progress("octets", out.Counts.Octets)
-		err := server.Restore(s.ctx, cfg, s.logger(), rd, server.Watch{
+		err := server.Restore(s.ctx, cfg, s.logger(), rd, backup.QueueFate(c.Queue), server.Watch{
 			Loaded: func(at store.Loading) {
 				p.about(fmt.Sprintf("%d rows, octets", at.AllRows), at.Octets, out.Counts.Octets)
 			},
@@ -116,8 +117,14 @@ func (r *restored) show(p *printer, cfg *config.Config) {
 		return
 	}
 	p.line("Everything was read back and compared.")
-	if r.Held > 0 {
-		p.line(fmt.Sprintf("%d recipients of outgoing mail are held: it may have been sent since the backup. `waxwing queue list` shows them, `waxwing queue release` and `waxwing queue drop` decide.", r.Held))
+	switch {
+	case r.Queued == 0:
+	case r.Queue == string(backup.ReleaseQueue):
+		p.line(fmt.Sprintf("%d recipients of outgoing mail are due as they were: what was sent since the backup is sent again.", r.Queued))
+	case r.Queue == string(backup.DropQueue):
+		p.line(fmt.Sprintf("%d recipients of outgoing mail were dropped, and nobody is told.", r.Queued))
+	default:
+		p.line(fmt.Sprintf("%d recipients of outgoing mail are held: it may have been sent since the backup. `waxwing queue list` shows them, `waxwing queue release` and `waxwing queue drop` decide.", r.Queued))
 	}
 	p.line("Backups are not scheduled here: `waxwing backup schedule` sets a time, once this server takes the place of the old one.")
 	if cfg.Encryption.Source == config.KeyFile {

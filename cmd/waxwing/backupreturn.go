@@ -19,7 +19,7 @@ func (c *backupRestore) checkPart() error {
 		return usagef("say what to bring back: --all, --domain, or --account")
 	case c.Folder != "" && c.Account == "", c.Message != 0 && c.Folder == "":
 		return usagef("--folder needs --account, and --message needs both")
-	case c.Queue != "" && !c.All:
+	case c.Queue != string(backup.HoldQueue) && !c.All:
 		return usagef("--queue goes with --all: the other parts have no queue")
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -28,14 +29,26 @@ const (
 //   - all counters ahead, by the constants above;
 //   - each entry changed anew, at the account's new MODSEQ: a client that saw later changes than the backup knows reads
 //     all flags again, and what it saw come after the backup it finds gone. Tombstones are not needed behind such a step;
-//   - all queued mail held: it may have been sent meanwhile, and is never sent again unasked;
+//   - all queued mail held: it may have been sent meanwhile, and is never sent again unasked. Asked, it is due as it was, or
+//     left out;
 //   - no schedule of backups: a copy on another machine must not write into the target of the first.
 type Ahead struct {
 	*Reader
-	At time.Time // of the restore; the same when it is begun again
+	At    time.Time // of the restore; the same when it is begun again
+	Queue QueueFate
 
 	modseqs map[int64]int64 // of the accounts, the new ones
 }
+
+// QueueFate is what becomes of queued mail.
+type QueueFate string
+
+// The fates; the empty one is HoldQueue.
+const (
+	HoldQueue    QueueFate = "hold"
+	ReleaseQueue QueueFate = "release"
+	DropQueue    QueueFate = "drop"
+)
 
 var _ store.Source = (*Ahead)(nil)
 
@@ -51,8 +64,9 @@ var steps = map[string]step{
 	"tombstone":         leaveOut,
 	"mailbox_tombstone": leaveOut,
 	"modseq_mark":       leaveOut,
-	"queue_recipient":   holdRecipient,
-	"queue_destination": leaveOut, // those of waiting recipients; a release makes them anew
+	"queue_message":     func(a *Ahead, _ *record) bool { return a.Queue != DropQueue },
+	"queue_recipient":   stepRecipient,
+	"queue_destination": leaveOut, // those of waiting recipients: see destinations
 	"setting":           func(_ *Ahead, r *record) bool { return r.text("name") != "backup.schedule" },
 	"last_id":           func(_ *Ahead, r *record) bool { return r.add("id", JumpQueue, math.MaxInt64) },
 }
@@ -86,12 +100,71 @@ func stepMailbox(a *Ahead, r *record) bool {
 	return r.set("modseq", a.modseqs[r.int("account_id")]) && r.add("uid_next", JumpUIDs, math.MaxUint32)
 }
 
-func holdRecipient(_ *Ahead, r *record) bool {
-	if s := r.text("state"); s == string(store.QueueWaiting) || s == string(store.QueueLeased) {
-		r.put("state", string(store.QueueHeld))
+func stepRecipient(a *Ahead, r *record) bool {
+	if waits(r) {
+		state := store.QueueHeld
+		if a.Queue == ReleaseQueue {
+			state = store.QueueWaiting
+		}
+		r.put("state", string(state))
 	}
 	r.put("lease_owner", "")
-	return r.set("lease_until", 0)
+	return r.set("lease_until", 0) && a.Queue != DropQueue
+}
+
+// waits tells a recipient that was to be tried.
+func waits(r *record) bool {
+	s := r.text("state")
+	return s == string(store.QueueWaiting) || s == string(store.QueueLeased)
+}
+
+var destinationColumns = []string{"domain", "due", "not_before"}
+
+// destinations are the destinations of queued mail that is released: each is due when its first recipient is.
+func (a *Ahead) destinations(ctx context.Context) iter.Seq2[store.Record, error] {
+	return func(yield func(store.Record, error) bool) {
+		due := make(map[string]int64)
+		err := a.each(ctx, "queue_recipient", func(r *record) {
+			if !waits(r) {
+				return
+			}
+			at, known := due[r.text("domain")]
+			if next := r.int("next_attempt"); !known || next < at {
+				due[r.text("domain")] = next
+			}
+		})
+		if err != nil {
+			yield(store.Record{}, err)
+			return
+		}
+		for _, domain := range slices.Sorted(maps.Keys(due)) {
+			if !yield(store.Record{Columns: destinationColumns, Values: []any{domain, due[domain], int64(0)}}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Contents implements store.Source: without what only queued mail named that is dropped.
+func (a *Ahead) Contents(ctx context.Context) iter.Seq2[store.ContentInfo, error] {
+	if a.Queue != DropQueue {
+		return a.Reader.Contents(ctx)
+	}
+	return func(yield func(store.ContentInfo, error) bool) {
+		queued := make(map[int64]int64)
+		if err := a.each(ctx, "queue_message", func(r *record) { queued[r.int("blob_id")]++ }); err != nil {
+			yield(store.ContentInfo{}, err)
+			return
+		}
+		for c, err := range a.Reader.Contents(ctx) {
+			if c.Refs -= queued[c.ID]; err == nil && c.Refs <= 0 && queued[c.ID] > 0 {
+				continue
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // record is a row that is changed.
@@ -150,6 +223,9 @@ func (r *record) add(column string, n, limit int64) bool {
 
 // Rows implements store.Source.
 func (a *Ahead) Rows(ctx context.Context, name string, acct store.AccountID) iter.Seq2[store.Record, error] {
+	if name == "queue_destination" && a.Queue == ReleaseQueue {
+		return a.destinations(ctx)
+	}
 	change := steps[name]
 	if change == nil {
 		return a.Reader.Rows(ctx, name, acct)

@@ -35,6 +35,7 @@ type Reader struct {
 	indexed map[Kind]bool
 	bundles []*opened // of the manifest, nil until the index was read
 	near    []*near   // the last used in front
+	bad     map[int]error
 	dec     *zstd.Decoder
 }
 
@@ -72,6 +73,7 @@ func (r *Repository) Read(ctx context.Context, b Backup, ids []age.Identity, dir
 	rd := &Reader{
 		Backup: b, target: r.target, ids: ids, dir: dir, catalog: c, dec: dec, damaged: make(map[Sum]struct{}),
 		where: make(map[Sum]int), indexed: make(map[Kind]bool), bundles: make([]*opened, len(b.Manifest.Bundles)),
+		bad: make(map[int]error),
 	}
 	for _, sum := range c.Damaged {
 		rd.damaged[sum] = struct{}{}
@@ -134,6 +136,9 @@ func (r *Reader) bring(ctx context.Context, i int) (*near, error) {
 			return n, nil
 		}
 	}
+	if err := r.bad[i]; err != nil {
+		return nil, err
+	}
 	n, err := r.fetch(ctx, i)
 	if err != nil {
 		return nil, err
@@ -175,8 +180,12 @@ func (r *Reader) fetch(ctx context.Context, i int) (n *near, err error) {
 		return nil, fmt.Errorf("%s: %w", o.name, io.ErrUnexpectedEOF)
 	}
 	plain, _, err := age.DecryptReaderAt(f, o.payload, r.ids...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.name, unsealError(err))
+	if err = unsealError(err); err != nil {
+		if !errors.Is(err, ErrIdentity) {
+			err = fmt.Errorf("%w: %w", errDiffers, err)
+			r.bad[i] = err // it is not fetched again for each of its pieces
+		}
+		return nil, fmt.Errorf("%s: %w", o.name, err)
 	}
 	n = &near{n: i, file: f, plain: unsealed{plain}, at: make(map[Sum]int64), of: make(map[Sum]piece)}
 	off := int64(0)

@@ -2,23 +2,16 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing/internal/backup"
-	"waxwing/internal/config"
-	"waxwing/internal/control"
-	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
-	"waxwing/internal/store/keyring"
 	"waxwing/internal/store/sqlite"
 )
 
@@ -48,34 +41,7 @@ func (s *State) restoreTest(ctx context.Context, rd *backup.Reader, dir string) 
 		return errors.Join(err, packs.Close(), db.Close())
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return load(ctx, st, rd.ID, rd, Watch{})
-}
-
-// load fills an empty store from a backup, compares the two, and makes the store an ordinary one. What was damaged before
-// the backup stays so.
-func load(ctx context.Context, st *store.Store, name string, src store.Source, w Watch) error {
-	tally, err := store.TallyRows(ctx, src, nil)
-	if err != nil {
-		return err
-	}
-	l, err := st.Load(ctx, name)
-	if err != nil {
-		return err
-	}
-	l.Progress = w.Loaded
-	l.Damaged = func(c store.ContentInfo, err error) error {
-		if w.Damaged != nil {
-			w.Damaged(c, err)
-		}
-		return nil
-	}
-	if err := l.Fill(ctx, src); err != nil {
-		return err
-	}
-	if _, err := l.Verify(ctx, src, tally, w.Compared); err != nil {
-		return err
-	}
-	return l.Finish(ctx)
+	return load(ctx, st, rd.ID, rd, Watch{}, func() error { return nil })
 }
 
 // backupLook is how often the server looks whether a backup or a test is due.
@@ -165,77 +131,4 @@ func backupProblem(st backup.State, p backup.Plan, now time.Time) error {
 		return errors.New("the last test of a backup failed: `waxwing backup list` says how")
 	}
 	return nil
-}
-
-// Watch hears how far a Restore is.
-type Watch struct {
-	Loaded   func(store.Loading)
-	Compared func(store.Compared)
-	Damaged  func(c store.ContentInfo, err error) // a content that was damaged before the backup was made
-}
-
-// restoreName is the file that says what is being restored, as long as it is.
-const restoreName = "restore.json"
-
-// restoring is what a restore that goes on must do as it was begun.
-type restoring struct {
-	Backup string    `json:"backup"`
-	At     time.Time `json:"at"`
-}
-
-// Restore fills the empty store of a configuration with a backup, all counters ahead of it, reads everything back, and
-// compares. Broken off, the same call goes on. It makes the data directory, and keys, when they are missing.
-func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, rd *backup.Reader, w Watch) (err error) {
-	if err := CreateDataDir(cfg); err != nil {
-		return control.Errorf(control.Unavailable, "restore: %w", err)
-	}
-	// PostgreSQL gets its keys from who opens it first.
-	if cfg.Encryption.Source != config.KeyNone && cfg.Store.Driver == config.SQLite && !keyring.Exists(ctx, keyOptions(cfg, nil, log)) {
-		if _, err := CreateKeys(ctx, cfg, true); err != nil {
-			return err
-		}
-	}
-	s, err := lockState(cfg, log)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	s.alone = true
-	r, err := beginRestore(filepath.Join(cfg.DataDir, restoreName), rd.ID)
-	if err != nil {
-		return err
-	}
-	if err = s.openStore(ctx, store.Options{Load: true}); err == nil {
-		name := fmt.Sprintf("backup %s at %d", r.Backup, r.At.Unix())
-		err = load(ctx, s.Store, name, &backup.Ahead{Reader: rd, At: r.At}, w)
-	}
-	if errors.Is(err, store.ErrNotEmpty) {
-		return control.Errorf(control.Conflict, "restore: %s holds a server already, and nothing is restored over it: make an empty one with `waxwing init --empty`", cfg.DataDir)
-	}
-	if err != nil {
-		return fmt.Errorf("restore: %w", err)
-	}
-	if err := durable.OS.Remove(filepath.Join(cfg.DataDir, restoreName)); err != nil {
-		return err
-	}
-	return durable.OS.SyncDir(cfg.DataDir)
-}
-
-// beginRestore notes what is restored and when it began, or finds that noted.
-func beginRestore(file, id string) (r restoring, err error) {
-	raw, err := durable.ReadFile(durable.OS, file, 4<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		r = restoring{id, time.Now().UTC().Truncate(time.Second)}
-		if raw, err = json.Marshal(r); err == nil {
-			err = durable.WriteFile(durable.OS, file, raw, 0o600)
-		}
-		return r, err
-	}
-	if err == nil {
-		err = json.Unmarshal(raw, &r)
-	}
-	if err == nil && r.Backup != id {
-		err = control.Errorf(control.Conflict, "restore: backup %s is being restored here: name it with --backup to go on", r.Backup)
-	}
-	return r, err
 }

@@ -73,6 +73,9 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 			s = nil
 		}
 	}()
+	if err = notRestoring(cfg); err != nil {
+		return s, err
+	}
 	if s.search, err = newSearch(cfg, log); err != nil {
 		return s, err
 	}

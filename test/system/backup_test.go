@@ -2,12 +2,14 @@ package system
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -377,4 +379,66 @@ func TestBackupsAreMadeAndTestedByThemselves(t *testing.T) {
 	}
 	command(t, n, nil, "backup", "now")
 	command(t, n, nil, "backup", "test")
+}
+
+// TestAWholeRestoreThatIsKilledGoesOn kills a restore at many moments: what it leaves serves nobody, and the same command
+// goes on to the end.
+func TestAWholeRestoreThatIsKilledGoesOn(t *testing.T) {
+	n := node(t, rig.WaxwingOptions{Relay: "127.0.0.1:1"})
+	target := t.TempDir()
+	key := backedUp(t, n, target)
+	fill(t, n, 24)
+	if err := submit(t, n, ada, []string{"far@else.test"}, letter(ada.Address, "far@else.test", "queued")); err != nil {
+		t.Fatal(err)
+	}
+	command(t, n, nil, "backup", "now")
+	want := look(t, n, ada)
+	m, err := rig.NewNode(t.Context(), t.TempDir(), rig.WaxwingOptions{Binary: binary, Domain: domain, Empty: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := []string{"backup", "restore", "--all", "--queue", "drop", "--identity-file", key, "--target", target, "--dir", m.Dir}
+	kills, midway := 0, 0
+	for delay := 60 * time.Millisecond; ; delay += 15 * time.Millisecond {
+		ctx, cancel := context.WithTimeout(t.Context(), delay)
+		out, err := m.Command(ctx, nil, restore...) // its end is SIGKILL
+		killed := ctx.Err() != nil
+		cancel()
+		if err == nil {
+			break
+		}
+		if !killed {
+			t.Fatalf("after %d kills: %s, %v", kills, out, err)
+		}
+		kills++
+		if _, err := os.Stat(filepath.Join(m.Dir, "data", "restore.json")); err == nil {
+			midway++
+			if err := m.Start(t.Context()); err == nil || !strings.Contains(m.Log(), "it goes on") {
+				t.Fatalf("half a server: %v\n%s", err, m.Log())
+			}
+			if out, err := m.Command(t.Context(), nil, append(slices.Clone(restore), "--queue", "hold")...); err == nil || !strings.Contains(err.Error(), "begun with --queue drop") {
+				t.Fatalf("another fate of the queue: %s, %v", out, err)
+			}
+		}
+	}
+	t.Logf("%d kills, %d of them midway", kills, midway)
+	command(t, m, nil, "store", "verify")
+	if err := m.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	got := look(t, m, ada)
+	for name := range want {
+		if !reflect.DeepEqual(got[name].Messages, want[name].Messages) {
+			t.Errorf("%s has %d messages, not %d", name, len(got[name].Messages), len(want[name].Messages))
+		}
+	}
+	var queued []json.RawMessage
+	if command(t, m, &queued, "queue", "list"); len(queued) > 0 {
+		t.Errorf("queued mail was not dropped: %s", queued)
+	}
 }
