@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"waxwing/internal/store"
 	"waxwing/internal/store/storetest"
 )
@@ -333,4 +335,49 @@ func TestNodesHearAgainAfterTheirConnectionBroke(t *testing.T) {
 		until(i + 1)
 	}
 	p.waitFor("the node to hear again", p.s[1].Hears)
+}
+
+// TestAnAccountThatAnotherHoldsIsNobodyElsesMatter locks an account as a node does that was cut off in the middle of a transaction.
+func TestAnAccountThatAnotherHoldsIsNobodyElsesMatter(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	storetest.Account(t, p.s[0], 2)
+	conn, err := pgx.Connect(t.Context(), cluster.DSN(p.schema))
+	p.ok(err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(t.Context(), `BEGIN; SELECT 1 FROM mail_account WHERE account_id = 1 FOR UPDATE`)
+	p.ok(err)
+	to := func(acct store.AccountID, text string) error {
+		_, err := p.s[0].Deliver(t.Context(), store.Delivery{
+			Content: strings.NewReader(text), Local: []store.NewEntry{{Account: acct, Role: store.RoleInbox, InternalDate: time.Now()}},
+		})
+		return err
+	}
+	var held sync.WaitGroup
+	ended := make(chan struct{})
+	for i := range 3 {
+		held.Go(func() {
+			if err := to(1, fmt.Sprint("held ", i)); err == nil {
+				t.Error("a delivery to an account that another holds")
+			}
+		})
+	}
+	go func() {
+		held.Wait()
+		close(ended)
+	}()
+	for i := 0; ; i++ {
+		if err := to(2, fmt.Sprint("free ", i)); err != nil {
+			t.Fatalf("a delivery to another account: %v", err)
+		}
+		select {
+		case <-ended:
+		default:
+			continue
+		}
+		break
+	}
+	_, err = conn.Exec(t.Context(), `ROLLBACK`)
+	p.ok(err)
+	p.ok(to(1, "again"))
 }
