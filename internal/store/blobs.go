@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"math"
 	"slices"
+	"sync"
 
 	"waxwing/internal/store/blob"
 )
@@ -29,6 +31,11 @@ type BlobStore interface {
 	Close() error
 }
 
+// stager is a BlobStore that writes records while the rows that name them are made; see blob.Staged.
+type stager interface {
+	Stage(ctx context.Context, shard uint32, c blob.Content, sum blob.ID) (*blob.Staged, error)
+}
+
 // Packs makes a BlobStore from packs on disk.
 func Packs(s *blob.Store) BlobStore { return packs{s} }
 
@@ -43,11 +50,12 @@ type settled struct {
 	sum     blob.ID
 	shard   uint32
 
-	put   bool        // there is a copy of our own: a record, which must be settled, or fresh
-	fresh *blob.Boxed // the record, when it is to commit with its row
-	ref   blob.Ref    // where put
-	key   uint32      // that it is sealed with in an object of its own
-	kept  bool        // the row names ref, as far as the last run of the transaction knows
+	put   bool         // there is a copy of our own: a record, which must be settled, or fresh
+	later *blob.Staged // the record, when it is to be written beside the transaction
+	fresh *blob.Boxed  // the record, when it is to commit with its row
+	ref   blob.Ref     // where put
+	key   uint32       // that it is sealed with in an object of its own
+	kept  bool         // the row names ref, as far as the last run of the transaction knows
 }
 
 // errNoContent says that the row that a content was to share has gone meanwhile.
@@ -60,18 +68,17 @@ func hashKey(sum blob.ID) int64 { return int64(binary.BigEndian.Uint64(sum[:8]))
 // hardly ever the same, its Received field alone sees to that, so for small contents the look would cost more than it spares.
 const lookFrom = 64 << 10
 
-// settle hashes a content and puts it on stable storage. With look it is spared when a row with the same content is there.
+// settle hashes a content and gives it a place; the transaction that names it waits until it is on stable storage. With look it
+// is spared when a row with the same content is there.
 func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) (*settled, error) {
 	size := c.Size()
 	if size < 0 || size > math.MaxUint32 {
 		return nil, fmt.Errorf("content of %d octets: %w", size, ErrLimit)
 	}
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(c, 0, size)); err != nil {
+	t := &settled{content: c, shard: shard}
+	if err := sumContent(c, &t.sum); err != nil {
 		return nil, fmt.Errorf("read content: %w", err)
 	}
-	t := &settled{content: c, shard: shard}
-	h.Sum(t.sum[:0])
 	if look {
 		ref, found, err := s.findContent(ctx, t.sum)
 		if err != nil {
@@ -85,6 +92,39 @@ func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) 
 	return t, s.putContent(ctx, t)
 }
 
+// hashers lends out what hashing needs: a buffer for each delivery would be more than all else that it allocates.
+var hashers = sync.Pool{New: func() any { return &hasher{hash: sha256.New(), buf: make([]byte, 32<<10)} }}
+
+type hasher struct {
+	hash hash.Hash
+	buf  []byte
+}
+
+// sumContent computes the SHA-256 of a content.
+func sumContent(c Content, sum *blob.ID) error {
+	h := hashers.Get().(*hasher)
+	defer hashers.Put(h)
+	h.hash.Reset()
+	for off, size := int64(0), c.Size(); off < size; {
+		n, err := c.ReadAt(h.buf[:min(int64(len(h.buf)), size-off)], off)
+		h.hash.Write(h.buf[:n])
+		if off += int64(n); off < size && err != nil {
+			return noEOF(err)
+		}
+	}
+	h.hash.Sum(sum[:0])
+	return nil
+}
+
+// noEOF makes an error of the end of a content that is shorter than it said.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// putContent gives a content a place, or has it ready for one.
 func (s *Store) putContent(ctx context.Context, t *settled) error {
 	if s.fresh.takes(t.content.Size()) {
 		b, err := s.fresh.box.Put(t.content, t.sum)
@@ -95,11 +135,27 @@ func (s *Store) putContent(ctx context.Context, t *settled) error {
 		return nil
 	}
 	var err error
-	if s.fresh != nil {
+	packs, staged := s.blobs.(stager)
+	switch {
+	case s.fresh != nil:
 		t.ref, t.key, err = s.fresh.putLarge(ctx, t.content, t.sum)
-	} else {
+	case staged:
+		if t.later, err = packs.Stage(ctx, t.shard, t.content, t.sum); err == nil {
+			t.ref = t.later.Ref()
+		}
+	default:
 		t.ref, err = s.blobs.Put(ctx, t.shard, t.content, t.sum)
 	}
+	t.put = err == nil
+	return blobError(err)
+}
+
+// durable returns when the record of a content is on stable storage.
+func (t *settled) durable() error {
+	if t.later == nil {
+		return nil
+	}
+	err := t.later.Wait()
 	t.put = err == nil
 	return blobError(err)
 }
@@ -146,7 +202,7 @@ func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *T
 		for _, t := range list {
 			t.kept = false
 		}
-		err = s.Write(ctx, fn)
+		err = s.writer.do(ctx, &op{fn: fn, contents: list})
 		if !errors.Is(err, errNoContent) {
 			break
 		}
@@ -166,6 +222,9 @@ func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *T
 
 // settleAll tells the blob store what became of the contents.
 func (s *Store) settleAll(list []*settled, err error) {
+	for _, t := range list {
+		_ = t.durable() // its operation may have failed before; only what came about is settled
+	}
 	if f := faultOf(err); f == FaultFailed || f == FaultUnknown {
 		// A commit whose sync failed, or whose answer got lost, may show up later: then its rows must find their contents.
 		// They stay in flight until the next start, when recovery counts again.

@@ -34,8 +34,15 @@ func (tx *Tx) thread(acct AccountID, id MessageID, m *Summary) (MessageID, error
 	if len(refs) == 0 {
 		return id, nil
 	}
-	known, err := tx.numbers(`SELECT ref, thread_id FROM thread_ref WHERE account_id = $1 AND ref IN ($2, $3, $4)`,
-		acct, refs[0], refs[min(1, len(refs)-1)], refs[len(refs)-1])
+	if len(refs) == 1 { // most begin a thread
+		began, err := tx.beginThread(acct, refs[0], id)
+		if err != nil || began {
+			return id, err
+		}
+	}
+	// Each is looked up by itself: SQLite would make a table of a list, each time anew.
+	const look = `SELECT ref, thread_id FROM thread_ref WHERE account_id = $1 AND ref = `
+	known, err := tx.numbers(look+`$2 UNION ALL `+look+`$3 UNION ALL `+look+`$4`, acct, refs[0], refs[min(1, len(refs)-1)], refs[len(refs)-1])
 	if err != nil {
 		return 0, fmt.Errorf("thread: %w", err)
 	}
@@ -52,4 +59,15 @@ func (tx *Tx) thread(acct AccountID, id MessageID, m *Summary) (MessageID, error
 		}
 	}
 	return thread, nil
+}
+
+// beginThread gives a reference that none of the account's messages has to a new thread; false when one has it.
+func (tx *Tx) beginThread(acct AccountID, ref int64, thread MessageID) (bool, error) {
+	res, err := tx.Exec(`INSERT INTO thread_ref (account_id, ref, thread_id) VALUES ($1, $2, $3) ON CONFLICT (account_id, ref) DO NOTHING`,
+		acct, ref, thread)
+	if err != nil {
+		return false, fmt.Errorf("thread: %w", err)
+	}
+	n, err := res.RowsAffected()
+	return n == 1, err
 }

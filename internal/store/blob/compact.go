@@ -205,10 +205,8 @@ func (s *Store) copyRecords(
 			return moves, errors.Join(err, collect())
 		}
 		held += weight
-		r := &request{e: e, weight: weight, done: make(chan struct{}, 1)}
-		if err := s.writer(shard).submit(r); err != nil {
-			s.finish(r, Ref{}, err)
-		}
+		r := newRequest(e, weight)
+		s.submit(shard, r)
 		waiting = append(waiting, r)
 		moves = append(moves, Move{ID: row.ID, From: row.Ref})
 	}
