@@ -149,7 +149,7 @@ func process(dir, name string, args ...string) (cmd *exec.Cmd, stop func() error
 	return cmd, stop, nil
 }
 
-// Certificate writes a self-signed certificate for localhost and the names given, and returns its two files.
+// Certificate writes a self-signed certificate for localhost and the names or addresses given, and returns its two files.
 func Certificate(dir string, names ...string) (certFile, keyFile string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -164,8 +164,15 @@ func Certificate(dir string, names ...string) (certFile, keyFile string, err err
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		DNSNames:              append([]string{"localhost"}, names...),
+		DNSNames:              []string{"localhost"},
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, &key.PublicKey, key)
 	if err != nil {

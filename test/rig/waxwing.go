@@ -27,8 +27,10 @@ type WaxwingOptions struct {
 	Edit func(toml string) string
 	// SMTPPort is the port that takes mail, 0 for any: a peer that is started first must know it.
 	SMTPPort int
-	// Env is added to the server's environment.
+	// Env is added to the environment of the server and of commands.
 	Env []string
+	// Host is the machine of a Network that the server and commands run on; nil is this one.
+	Host *Host
 	// Empty makes a directory without a store: a backup is restored into it before the start, or with accounts the store that
 	// Edit names gets them.
 	Empty bool
@@ -191,12 +193,25 @@ func replaceCertificate(toml, cert, key string) (string, error) {
 func (n *Node) Command(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, n.options.Binary, args...)
 	cmd.Stdin = stdin
+	cmd.Env = append(os.Environ(), n.options.Env...)
 	var out, talk strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &talk
-	if err := cmd.Run(); err != nil {
+	err := n.begin(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
 		return out.String(), fmt.Errorf("waxwing %s: %w\n%s%s", strings.Join(args, " "), err, out.String(), talk.String())
 	}
 	return out.String(), nil
+}
+
+// begin starts a program where the server is.
+func (n *Node) begin(cmd *exec.Cmd) error {
+	if n.options.Host == nil {
+		return cmd.Start()
+	}
+	return n.options.Host.Enter(cmd.Start)
 }
 
 // Start starts the server and returns when it says that it is ready.
@@ -214,7 +229,7 @@ func (n *Node) Start(ctx context.Context) error {
 		log.Close()
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := n.begin(cmd); err != nil {
 		log.Close()
 		return err
 	}

@@ -197,20 +197,31 @@ func (j *journal) loadAndKill(t *testing.T, o *ordeal.Ordeal, n *rig.Node, chanc
 }
 
 // load puts a mixed load on the server until the result is called, which may be called twice.
-func (j *journal) load(t *testing.T, n *rig.Node, more ...func(context.Context, *testing.T, *rig.Node, *journal) error) (ctx context.Context, stop func()) {
+func (j *journal) load(t *testing.T, n *rig.Node, more ...work) (ctx context.Context, stop func()) {
+	t.Helper()
+	return j.loadEach(t, []*rig.Node{n}, append(more, deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork)...)
+}
+
+// work is what one client does with a server until something fails.
+type work func(context.Context, *testing.T, *rig.Node, *journal) error
+
+// loadEach has clients of each server do their work, again and again.
+func (j *journal) loadEach(t *testing.T, nodes []*rig.Node, all ...work) (ctx context.Context, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var load sync.WaitGroup
-	for _, work := range append(more, deliverWork, deliverWork, deliverWork, submitWork, mailboxWork, mailboxWork) {
-		load.Go(func() {
-			for ctx.Err() == nil {
-				_ = work(ctx, t, n, j) // every error is the fault's; what counts is in the journal
-				select {
-				case <-ctx.Done():
-				case <-time.After(10 * time.Millisecond):
+	for _, n := range nodes {
+		for _, work := range all {
+			load.Go(func() {
+				for ctx.Err() == nil {
+					_ = work(ctx, t, n, j) // every error is the fault's; what counts is in the journal
+					select {
+					case <-ctx.Done():
+					case <-time.After(10 * time.Millisecond):
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 	return ctx, func() {
 		cancel()

@@ -118,16 +118,20 @@ func seen(t *testing.T, n *rig.Node) map[string]box {
 		name string
 	}{{ada, "INBOX"}, {ada, "Bulk"}, {bob, "INBOX"}} {
 		c, data := mailbox(t, n, x.who, x.name)
-		all := fetchAll(t, c)
-		for i := range all { // \Recent is a matter of the session
-			all[i].flags = slices.DeleteFunc(all[i].flags, func(f imap.Flag) bool { return f == "\\Recent" })
-		}
-		out[x.who.Address+" "+x.name] = box{data.UIDValidity, data.UIDNext, all}
+		out[x.who.Address+" "+x.name] = box{data.UIDValidity, data.UIDNext, withoutRecent(fetchAll(t, c))}
 		if err := c.Logout().Wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return out
+}
+
+// withoutRecent takes \Recent away: it is a matter of the session.
+func withoutRecent(all []fetched) []fetched {
+	for i := range all {
+		all[i].flags = slices.DeleteFunc(all[i].flags, func(f imap.Flag) bool { return f == "\\Recent" })
+	}
+	return all
 }
 
 func sameBoxes(t *testing.T, want, got map[string]box) {

@@ -20,7 +20,7 @@ var ErrOlder = errors.New("postgres: the database has an older schema and is in 
 
 // How long a node's transaction may stand still before the database ends it, and how long others wait for what it has locked.
 const (
-	stalledTime = "20s"
+	stalledTime = "10s"
 	lockTime    = "5s"
 )
 

@@ -30,8 +30,17 @@ type Cluster struct {
 	bin, dir string
 	cred     *syscall.Credential // nil: as the user who runs the tests
 
+	network *Network // nil: over the socket alone
+
 	server chan error // the outcome of the running server; nil while it is stopped
 	stop   func(sig os.Signal) error
+}
+
+// Network is where a cluster takes connections beside its socket, with TLS and from whoever can send there.
+type Network struct {
+	Enter             func(start func() error) error // calls start on a thread of the machine that the server is to run on
+	Address, Range    string                         // of that machine, and those who may connect, in CIDR notation
+	CertFile, KeyFile string                         // PEM
 }
 
 // startTime bounds how long a server may take to start: a busy machine takes seconds.
@@ -113,8 +122,15 @@ func (c *Cluster) command(name string, args ...string) *exec.Cmd {
 
 // Run starts the server of a cluster that is stopped, and waits until it takes connections.
 func (c *Cluster) Run() error {
-	cmd := c.command("postgres", "-D", c.data(), "-k", c.dir, "-c", "listen_addresses=", "-c", "max_connections=300",
-		"-c", "shared_buffers=64MB", "-c", "fsync=on")
+	args := []string{"-D", c.data(), "-k", c.dir, "-c", "max_connections=300", "-c", "shared_buffers=64MB", "-c", "fsync=on"}
+	enter := func(start func() error) error { return start() }
+	if n := c.network; n != nil {
+		enter = n.Enter
+		args = append(args, "-c", "listen_addresses="+n.Address, "-c", "ssl=on", "-c", "ssl_cert_file="+c.tlsFile(".crt"), "-c", "ssl_key_file="+c.tlsFile(".key"))
+	} else {
+		args = append(args, "-c", "listen_addresses=")
+	}
+	cmd := c.command("postgres", args...)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	// The server must not outlive the tests, whatever ends them. The signal comes when the thread ends that started it.
@@ -124,7 +140,7 @@ func (c *Cluster) Run() error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := enter(cmd.Start)
 		started <- err
 		if err == nil {
 			ended <- cmd.Wait()
@@ -138,6 +154,37 @@ func (c *Cluster) Run() error {
 		return errors.Join(fmt.Errorf("pgtest: %w: %s", err, log.String()), c.Stop())
 	}
 	return nil
+}
+
+func (c *Cluster) tlsFile(suffix string) string { return filepath.Join(c.dir, "tls"+suffix) }
+
+// Listen has the server, which is started anew, take connections from a network too.
+func (c *Cluster) Listen(n Network) error {
+	if err := c.Stop(); err != nil {
+		return err
+	}
+	for from, to := range map[string]string{n.CertFile: c.tlsFile(".crt"), n.KeyFile: c.tlsFile(".key")} {
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to, text, 0o600)
+		}
+		if err == nil && c.cred != nil {
+			err = os.Chown(to, int(c.cred.Uid), int(c.cred.Gid))
+		}
+		if err != nil {
+			return fmt.Errorf("pgtest: %w", err)
+		}
+	}
+	hba, err := os.OpenFile(filepath.Join(c.data(), "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("pgtest: %w", err)
+	}
+	_, err = fmt.Fprintf(hba, "hostssl all all %s trust\n", n.Range)
+	if err = errors.Join(err, hba.Close()); err != nil {
+		return fmt.Errorf("pgtest: %w", err)
+	}
+	c.network = &n
+	return c.Run()
 }
 
 // ready connects until it works.
