@@ -40,6 +40,8 @@ var metricWords = map[string]string{
 	"waxwing_backup_ok":                     "最近的备份和测试都成功时为 1；失败或逾期时为 0。",
 	"waxwing_build_info":                    "恒为 1，版本在标签中。",
 	"waxwing_connections_refused_total":     "未受理的连接数，按触及的限制区分。",
+	"waxwing_database_pages_damaged_total":  "因改变过多而读取失败的数据库页的读取次数。",
+	"waxwing_database_pages_mended_total":   "数据库页中有一个字节改变、已被纠正的读取次数。",
 	"waxwing_imap_command_seconds":          "IMAP 命令耗时。",
 	"waxwing_node_hears":                    "能收到其他节点的变更通知时为 1；为 0 时，本节点每秒自行查看一次。",
 	"waxwing_node_leader":                   "为数据库上所有节点做日常维护的节点为 1，其余为 0。",

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 )
 
@@ -18,7 +19,11 @@ func (s *Server) scrub(ctx context.Context) {
 	damaged := prometheus.NewGauge(prometheus.GaugeOpts{Name: "waxwing_store_damaged_contents", Help: "Contents of messages that are known to be damaged."})
 	read := prometheus.NewGauge(prometheus.GaugeOpts{Name: "waxwing_scrub_octets", Help: "Octets of stored mail that the scrub has read in this round."})
 	finished := prometheus.NewGauge(prometheus.GaugeOpts{Name: "waxwing_scrub_round_seconds", Help: "When the last whole round of the scrub began, in seconds since 1970; 0 before the first."})
-	s.reg.MustRegister(damaged, read, finished)
+	s.reg.MustRegister(damaged, read, finished,
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_database_pages_mended_total", Help: "Reads of pages of the databases in which one wrong octet was put right."},
+			func() float64 { return float64(sqlitefile.Found().Mended) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "waxwing_database_pages_damaged_total", Help: "Reads of pages of the databases that failed since more was wrong."},
+			func() float64 { return float64(sqlitefile.Found().Broken) }))
 	tick := time.NewTicker(scrubLook)
 	defer tick.Stop()
 	for {
@@ -65,6 +70,9 @@ func (s *Server) scrubRound(ctx context.Context) (store.ScrubStatus, error) {
 }
 
 func scrubProblem(st store.ScrubStatus) error {
+	if st.Broken > 0 {
+		return fmt.Errorf("%d pages of the database are damaged: `waxwing store verify` says what is harmed; bring it back from a backup", st.Broken)
+	}
 	if st.Damaged == 0 {
 		return nil
 	}

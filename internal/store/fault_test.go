@@ -206,17 +206,28 @@ func TestFailedSyncStopsWriting(t *testing.T) {
 	})
 }
 
-// TestSoakFaultsUnderLoad lets calls on the packs fail at random under a load, again and again on one store, and starts it
-// anew when it stopped writing. What was answered is there, what was refused is not, and both are whole.
+func TestFaultsUnderLoad(t *testing.T) {
+	t.Parallel()
+	faultsUnderLoad(t, ordeal.Begin(t), 60)
+}
+
 func TestSoakFaultsUnderLoad(t *testing.T) {
 	o := ordeal.Soak(t)
+	faultsUnderLoad(t, o, o.Times(2000))
+}
+
+// faultsUnderLoad lets calls on the packs, the database and its log fail at random under a load, again and again on one store, and
+// cuts the power when it stopped writing. What was answered is there, what was refused is not unless a sync failed, and both are whole.
+func faultsUnderLoad(t *testing.T, o *ordeal.Ordeal, rounds int) {
+	t.Helper()
 	chance := o.Chance(0)
-	path, fsys := filepath.Join(t.TempDir(), "mail.db"), crashfs.New()
-	s := openOn(t, path, fsys, sqlite.Options{})
+	fsys := crashfs.New()
+	disk := crashDisk(t, fsys)
+	s := openDisk(t, disk, fsys)
 	storetest.Account(t, s, 1)
 	answered, doubt := map[string]bool{}, map[string]bool{}
-	for round := range o.Times(1000) {
-		kind := []crashfs.Kind{crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir}[chance.IntN(5)]
+	for round := range rounds {
+		kind := []crashfs.Kind{crashfs.OpWrite, crashfs.OpAllocate, crashfs.OpOpen, crashfs.OpSync, crashfs.OpSyncDir, crashfs.OpRead, crashfs.OpTruncate}[chance.IntN(7)]
 		cause := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS}[chance.IntN(3)]
 		var calls atomic.Int64
 		calls.Store(1 + chance.Int64N(8))
@@ -237,9 +248,15 @@ func TestSoakFaultsUnderLoad(t *testing.T) {
 			}
 		}
 		fsys.SetHook(nil)
-		if err := s.Writable(1); err != nil { // a failed sync: only a start helps
+		if err := s.Writable(1); err != nil { // a failed sync: only a start helps, and nobody knows what is on the disk
 			_ = s.Close() // it says again what failed
-			s = openOn(t, path, fsys.Crash(chance.Uint64()), sqlite.Options{})
+			clear(doubt)
+			o.Cut(1)
+			fsys = fsys.Crash(chance.Uint64())
+			if err := disk.Replace(fsys); err != nil {
+				t.Fatal(err)
+			}
+			s = openDisk(t, disk, fsys)
 		}
 	}
 	defer s.Close()
@@ -256,6 +273,9 @@ func TestSoakFaultsUnderLoad(t *testing.T) {
 		case doubt[tag]:
 			t.Errorf("%s was refused and is there", tag)
 		}
+	}
+	if list, _ := problems(t, s, store.VerifyOptions{}); len(list) > 0 {
+		t.Errorf("verify finds %v", list)
 	}
 }
 

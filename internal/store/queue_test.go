@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 	"waxwing/internal/store/storetest"
 )
@@ -499,7 +499,11 @@ func TestQueueListsInPages(t *testing.T) {
 // damage changes rows behind the store's back.
 func damage(t *testing.T, dir, query string, args ...any) {
 	t.Helper()
-	db, err := sql.Open("sqlite", filepath.Join(dir, "mail.db")+"?_pragma=busy_timeout(5000)")
+	f, err := sqlitefile.Open(t.Context(), filepath.Join(dir, "mail.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := f.Pool(t.Context(), sqlitefile.Pool{Pragmas: []string{"busy_timeout(5000)"}})
 	if err != nil {
 		t.Fatal(err)
 	}

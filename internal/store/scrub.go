@@ -20,6 +20,8 @@ type ScrubStatus struct {
 	Octets   int64        `json:"octets"`
 	Finished time.Time    `json:"finished,omitzero"` // the last whole round
 	Damaged  int64        `json:"damaged"`           // contents that are known to be damaged
+	Page     int64        `json:"page,omitempty"`    // of the database: where the round goes on, before it comes to the contents
+	Broken   int64        `json:"broken,omitempty"`  // pages of the database that this round found damaged
 }
 
 // The rhythm of the scrub.
@@ -63,9 +65,14 @@ func (s *Store) ScrubStep(ctx context.Context, rate int64) (more bool, err error
 		if now.Sub(st.Finished) < scrubRound && !now.Before(st.Finished) {
 			return false, nil
 		}
-		st = ScrubStatus{Began: now, Finished: st.Finished, Place: -1}
+		st = ScrubStatus{Began: now, Finished: st.Finished, Place: -1, Page: 1}
 	}
-	more, err = s.scrubSome(ctx, &st, newPace(rate, nil))
+	p := newPace(rate, nil)
+	if st.Page > 0 {
+		more, err = true, s.scrubDatabase(ctx, &st, p)
+	} else {
+		more, err = s.scrubSome(ctx, &st, p)
+	}
 	if err != nil {
 		return more, fmt.Errorf("store: scrub: %w", err)
 	}
@@ -83,6 +90,54 @@ func (s *Store) ScrubStep(ctx context.Context, rate int64) (more bool, err error
 		return more, fmt.Errorf("store: scrub: %w", err)
 	}
 	return more, nil
+}
+
+// PageScrubber is a Dialect whose database has sums of its pages.
+type PageScrubber interface {
+	// ScrubPages looks at a run of pages from one on, and writes back what it can put right.
+	ScrubPages(ctx context.Context, conn *sql.Conn, first int64) (PageRun, error)
+}
+
+// PageRun is what ScrubPages found.
+type PageRun struct {
+	Next   int64 // where the next run begins; the first page has number 1, 0 is behind the last
+	Octets int64 // that were read
+	Mended int64 // pages that were put right
+	Broken []int64
+}
+
+// scrubPages looks at a run of pages of the database, if it has any.
+func (s *Store) scrubPages(ctx context.Context, first int64) (run PageRun, err error) {
+	d, ok := s.db.Dialect.(PageScrubber)
+	if !ok {
+		return run, nil
+	}
+	err = s.reads.with(ctx, func(q *reader) error {
+		run, err = d.ScrubPages(q.ctx, q.conn, first)
+		return s.db.dbError(err)
+	})
+	if run.Mended > 0 {
+		s.log.Warn("store: pages of the database had one wrong octet and were put right", "pages", run.Mended)
+	}
+	for _, n := range run.Broken {
+		s.log.Error("store: damaged page of the database", "page", n)
+	}
+	return run, err
+}
+
+// scrubDatabase goes on with the pages of the database.
+func (s *Store) scrubDatabase(ctx context.Context, st *ScrubStatus, p pace) error {
+	for read := int64(0); read < scrubKeep && st.Page > 0; {
+		r, err := s.scrubPages(ctx, st.Page)
+		if err != nil {
+			return err
+		}
+		st.Page, st.Broken, read = r.Next, st.Broken+int64(len(r.Broken)), read+r.Octets
+		if err := p.spend(ctx, r.Octets); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) scrubSome(ctx context.Context, st *ScrubStatus, p pace) (more bool, err error) {

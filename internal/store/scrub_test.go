@@ -2,11 +2,14 @@ package store_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"waxwing/internal/durable/ordeal"
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 	"waxwing/internal/store/blob"
 	"waxwing/internal/store/sqlite"
@@ -63,9 +66,64 @@ func TestTheScrubFindsDamageAndForgetsWhatHealed(t *testing.T) {
 	}
 }
 
-// TestAFlippedByteInTheDatabaseShowsNoMessageWithOtherOctets flips octets of pages of the database, opens the store and reads: what
-// is harmed can't be read, and verify finds fault whenever something can't.
-func TestAFlippedByteInTheDatabaseShowsNoMessageWithOtherOctets(t *testing.T) {
+// TestAFlippedByteInTheDatabaseHarmsNothing flips octets of the database of a store that was closed, and of the database and the log
+// of one that crashed, each alone. All is read as it was, and verify finds nothing.
+func TestAFlippedByteInTheDatabaseHarmsNothing(t *testing.T) {
+	t.Parallel()
+	flipEach(t, ordeal.Begin(t), 30)
+}
+
+func TestSoakAFlippedByteInTheDatabaseHarmsNothing(t *testing.T) {
+	o := ordeal.Soak(t)
+	flipEach(t, o, o.Times(3000))
+}
+
+func flipEach(t *testing.T, o *ordeal.Ordeal, n int) {
+	t.Helper()
+	r := o.Chance(0)
+	closed, crashed := t.TempDir(), t.TempDir()
+	s := populated(t, closed, 60)
+	all, _ := readAll(t, s)
+	copyDir(t, closed, crashed)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		source, name := closed, "mail.db"
+		switch i % 3 {
+		case 1:
+			source = crashed
+		case 2:
+			source, name = crashed, "mail.db-wal"
+		}
+		dir := t.TempDir()
+		copyDir(t, source, dir)
+		fi, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := r.Int64N(fi.Size())
+		flip(t, filepath.Join(dir, name), at, byte(1+r.IntN(255)))
+		o.Fault(1)
+		s := storetest.Open(t, dir, nil)
+		if whole, broken := readAll(t, s); whole != all || broken != 0 {
+			t.Errorf("octet %d of %s: %d entries of %d can be read, %d can't", at, name, whole, all, broken)
+		}
+		if list, _ := problems(t, s, store.VerifyOptions{}); len(list) > 0 {
+			t.Errorf("octet %d of %s: %v", at, name, list)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestADamagedPageIsFoundAndNothingElseIsShown damages more than one octet of a page, for each page: what is harmed can't be read,
+// verify and the scrub say so, and what can be read is what it was.
+func TestADamagedPageIsFoundAndNothingElseIsShown(t *testing.T) {
 	t.Parallel()
 	source := t.TempDir()
 	s := populated(t, source, 60)
@@ -73,30 +131,29 @@ func TestAFlippedByteInTheDatabaseShowsNoMessageWithOtherOctets(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var one, many, none int
-	for i := range 60 {
+	fi, err := os.Stat(filepath.Join(source, "mail.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	harmed := 0
+	for page := int64(1); page < fi.Size()/sqlitefile.PageSize; page += 4 {
 		dir := t.TempDir()
 		copyDir(t, source, dir)
-		flip(t, filepath.Join(dir, "mail.db"), int64(i)*3989+1000, 1<<(i%8))
-		lost := all - readFlipped(t, dir)
-		switch lost {
-		case 0:
-			none++
-		case 1:
-			one++
-		default:
-			many++
+		for _, at := range []int64{10, 2000, 4000} {
+			flip(t, filepath.Join(dir, "mail.db"), page*sqlitefile.PageSize+at, 0x11)
+		}
+		if readDamaged(t, dir) < all {
+			harmed++
 		}
 	}
-	t.Logf("60 flips in pages: %d harmed nothing that is read, %d one message, %d more", none, one, many)
-	if none == 0 {
-		t.Error("no store with a flipped octet could be read")
+	if harmed == 0 {
+		t.Error("no damage harmed anything")
 	}
 }
 
-// readFlipped opens a store whose database may be damaged and counts the entries that can be read. readAll fails the test when one
-// has other octets than its own. When something can't be read, verify must find fault.
-func readFlipped(t *testing.T, dir string) (whole int) {
+// readDamaged opens a store whose database is damaged and counts the entries that can be read. readAll fails the test when one
+// has other octets than its own. Verify must find fault.
+func readDamaged(t *testing.T, dir string) (whole int) {
 	t.Helper()
 	db, err := sqlite.Open(t.Context(), filepath.Join(dir, "mail.db"), sqlite.Options{})
 	if err != nil {
@@ -113,11 +170,14 @@ func readFlipped(t *testing.T, dir string) (whole int) {
 		}
 		return 0
 	}
-	whole, broken := readAll(t, s)
-	if broken > 0 {
-		found := 0
-		if _, err := s.Verify(t.Context(), store.VerifyOptions{Found: func(store.Problem) { found++ }}); err == nil && found == 0 {
-			t.Errorf("%d entries can't be read, and verify finds nothing wrong", broken)
+	whole, _ = readAll(t, s)
+	found := 0
+	if _, err := s.Verify(t.Context(), store.VerifyOptions{Found: func(store.Problem) { found++ }}); err == nil && found == 0 {
+		t.Error("a page is damaged, and verify finds nothing wrong")
+	}
+	if _, err := s.ScrubStep(t.Context(), 0); err == nil {
+		if st, err := s.Scrub(t.Context()); err != nil || st.Broken != 1 {
+			t.Errorf("the scrub found %d damaged pages, %v", st.Broken, err)
 		}
 	}
 	if err := s.Close(); err != nil {

@@ -127,6 +127,9 @@ type IntegrityChecker interface {
 }
 
 func (v *verification) database(ctx context.Context) error {
+	if err := v.pages(ctx); err != nil {
+		return err
+	}
 	c, ok := v.s.db.Dialect.(IntegrityChecker)
 	if !ok {
 		return nil
@@ -141,6 +144,28 @@ func (v *verification) database(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// pages looks at the pages of a database that has sums of them.
+func (v *verification) pages(ctx context.Context) error {
+	for next := int64(1); next > 0; {
+		r, err := v.s.scrubPages(ctx, next)
+		if faultOf(err) == FaultCorrupt { // not even the tables can be listed
+			v.found(Problem{Kind: ProblemDatabase, Text: err.Error()})
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, n := range r.Broken {
+			v.found(Problem{Kind: ProblemDatabase, Text: fmt.Sprintf("page %d has wrong sums", n)})
+		}
+		next = r.Next
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // damagedRows turns an error of damaged pages into a problem, so that the rest is still looked at.

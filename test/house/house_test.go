@@ -29,7 +29,7 @@ var floors = [][]string{
 	{"internal/digest", "internal/message", "internal/smtp"},
 	{"internal/backup"},
 	{"internal/store/...", "internal/mailfile"},
-	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest", "internal/build"},
+	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/sqlitefile/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest", "internal/build"},
 }
 
 type listed struct {

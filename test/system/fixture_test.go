@@ -27,6 +27,7 @@ import (
 
 	"waxwing/internal/build"
 	"waxwing/internal/config"
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store/upgrade"
 	"waxwing/test/rig"
 )
@@ -106,6 +107,9 @@ func openFixture(t *testing.T, archive, expected string) {
 	commandJSON(t, n, &copies, "store", "copies", "--json", "--dir", n.Dir)
 	if (len(copies) == 1) != (did.From != 0) {
 		t.Errorf("upgraded from schema %d to %d, copies %+v", did.From, did.Schema, copies)
+	}
+	if f, err := sqlitefile.Look(filepath.Join(dir, "data", "waxwing.db"), nil, sqlitefile.Below{}); err != nil || !f.Summed() {
+		t.Errorf("the database has no sums of its pages: %v", err)
 	}
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)

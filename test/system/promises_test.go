@@ -98,6 +98,51 @@ func TestPromise4DamageHarmsOneMessage(t *testing.T) {
 	}
 }
 
+// TestPromise4AFlippedByteInTheDatabaseHarmsNothing kills the server, and flips a byte of the database and one of the log that the
+// kill left: all mail is there, the log tells of it, and verify is content.
+func TestPromise4AFlippedByteInTheDatabaseHarmsNothing(t *testing.T) {
+	n := node(t, rig.WaxwingOptions{})
+	for _, token := range []string{"first", "second", "third"} {
+		sendPlain(t, n.SMTP, "sender@far.test", []string{ada.Address}, letter("sender@far.test", ada.Address, token))
+	}
+	if err := n.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	const afterTheHeaders = 32 + 24
+	flipAt(t, filepath.Join(n.Dir, "data", "waxwing.db"), 20) // says how much of a page is free
+	flipAt(t, filepath.Join(n.Dir, "data", "waxwing.db-wal"), afterTheHeaders+100)
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, _ := mailbox(t, n, ada, "INBOX")
+	if got := fetchAll(t, c); len(got) != 3 {
+		t.Errorf("%d messages are there, want 3", len(got))
+	}
+	if out, err := n.Command(t.Context(), nil, "store", "verify", "--dir", n.Dir); err != nil {
+		t.Errorf("verify: %v: %s", err, out)
+	}
+	if !strings.Contains(n.Log(), "put one wrong octet right") {
+		t.Error("the log does not tell of it")
+	}
+}
+
+func flipAt(t *testing.T, name string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // flipByte changes one bit within the stored octets of the n-th content that a stopped server took.
 func flipByte(t *testing.T, dir string, n int) {
 	t.Helper()
@@ -111,20 +156,7 @@ func flipByte(t *testing.T, dir string, n int) {
 	if err := row.Scan(&segment, &place, &stored); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "data", "packs", "packs", fmt.Sprintf("%08x.blob", segment)), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	at := place + stored/2
-	var b [1]byte
-	if _, err := f.ReadAt(b[:], at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 1
-	if _, err := f.WriteAt(b[:], at); err != nil {
-		t.Fatal(err)
-	}
+	flipAt(t, filepath.Join(dir, "data", "packs", "packs", fmt.Sprintf("%08x.blob", segment)), place+stored/2)
 }
 
 // TestPromise5FullDiskMeansTryLater fills the file system of the data directory: mail is refused with 4xx, reading goes on,

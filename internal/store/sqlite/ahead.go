@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"waxwing/internal/sqlitefile"
 )
 
 // How far JumpAhead goes: more than a server gives out while a copy is kept, and little of what there is.
@@ -40,10 +42,11 @@ var optional = []struct{ table, column, statement string }{
 func JumpAhead(ctx context.Context, path string) (err error) {
 	o := Options{}
 	o.setDefaults()
-	if err := ofd(); err != nil {
-		return fmt.Errorf("sqlite: locking: %w", err)
+	file, err := sqlitefile.Look(path, nil, sqlitefile.Below{}) // and no conversion: the older program must read it
+	if err != nil {
+		return fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
-	db, err := openPool(ctx, path, writerPragmas(o), "immediate", 1)
+	db, err := file.Pool(ctx, writing(o))
 	if err != nil {
 		return fmt.Errorf("sqlite: open %s: %w", path, err)
 	}

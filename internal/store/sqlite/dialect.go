@@ -10,6 +10,7 @@ import (
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 )
 
@@ -77,7 +78,7 @@ func (dialect) Fault(err error) store.Fault {
 		return store.FaultUnique
 	case lib.SQLITE_IOERR_FSYNC, lib.SQLITE_IOERR_DIR_FSYNC:
 		return store.FaultFailed
-	case lib.SQLITE_IOERR_CORRUPTFS:
+	case lib.SQLITE_IOERR_CORRUPTFS, lib.SQLITE_IOERR_DATA: // the second: a page with wrong sums
 		return store.FaultCorrupt
 	}
 	switch e.Code() & 0xff { // the primary code of an extended one
@@ -91,6 +92,12 @@ func (dialect) Fault(err error) store.Fault {
 		return store.FaultCorrupt
 	}
 	return store.FaultOther
+}
+
+// ScrubPages implements store.PageScrubber.
+func (dialect) ScrubPages(ctx context.Context, conn *sql.Conn, first int64) (store.PageRun, error) {
+	r, err := sqlitefile.Scrub(ctx, conn, first)
+	return store.PageRun{Next: r.Next, Octets: r.Seen * sqlitefile.PageSize, Mended: r.Mended, Broken: r.Broken}, err
 }
 
 // CheckIntegrity has SQLite check its pages and indexes; at most 100 faults are told.

@@ -1,5 +1,6 @@
 // Package sqlite is the embedded SQL back-end of package store: it opens the database file with the settings that make a
-// commit durable, brings the schema up to date, and tells the store what is peculiar to SQLite.
+// commit durable, brings the schema up to date, and tells the store what is peculiar to SQLite. The file is one of package
+// sqlitefile: each page has a check sum, and one wrong octet in it is put right.
 //
 // It holds no queries: these stand in package store and are the same for all back-ends. The migrations under migrations/
 // belong to the packages that own the rows: mail state, the directory, the queue.
@@ -13,15 +14,12 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
-	"path/filepath"
 	"runtime"
-	"sync"
 
 	"github.com/pressly/goose/v3"
-	"modernc.org/sqlite"
 
 	"waxwing/internal/build"
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 	"waxwing/internal/store/schema"
 )
@@ -31,12 +29,13 @@ var migrations embed.FS
 
 // Options of Open. Zero values mean the defaults given here.
 type Options struct {
-	Readers    int   // connections for reading, 4 and at least twice the cores
-	WriteCache int64 // octets of page cache of the writer, 64 MiB
-	ReadCache  int64 // octets of page cache of each reader, 8 MiB
-	Checkpoint int   // pages of the log at which it is written back, 4,000
-	MaxPages   int64 // the database refuses to grow beyond as many pages; 0: no bound
-	Logger     *slog.Logger
+	Readers    int              // connections for reading, 4 and at least twice the cores
+	WriteCache int64            // octets of page cache of the writer, 64 MiB
+	ReadCache  int64            // octets of page cache of each reader, 8 MiB
+	Checkpoint int              // pages of the log at which it is written back, 4,000
+	MaxPages   int64            // the database refuses to grow beyond as many pages; 0: no bound
+	Logger     *slog.Logger     // also gets what is found wrong in pages
+	Below      sqlitefile.Below // what the file lies on; tests have their own
 	// Before is called before the tables of a database that has been in use are changed by this version of the program:
 	// when all is in the file at path, and nobody writes. Its error is that of Open.
 	Before func(ctx context.Context, u schema.Upgrade) error
@@ -60,35 +59,46 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// ofd switches the process to locks that belong to an open file, once and before the first database is opened: with
-// POSIX locks any Close of another descriptor of the file, by a backup say, would drop the locks of the database.
-// Where the system has none, POSIX locks stay.
-var ofd = sync.OnceValue(func() error {
-	_, err := sqlite.OFDLocking(true)
-	if errors.Is(err, sqlite.ErrOFDLockingUnavailable) || errors.Is(err, sqlite.ErrOFDLockingTooLate) {
-		return nil
-	}
-	return err
-})
-
-// Open opens the database file at path, makes it when it is missing, and migrates its schema.
+// Open opens the database file at path, makes it when it is missing, and migrates its schema. A file from before pages had sums gets
+// them after the migrations: the copy that is made before these is one that the older program reads.
 func Open(ctx context.Context, path string, o Options) (*store.Database, error) {
-	o.setDefaults()
-	if err := ofd(); err != nil {
-		return nil, fmt.Errorf("sqlite: locking: %w", err)
+	file, err := sqlitefile.Look(path, o.Logger, o.Below)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
-	writer, err := openPool(ctx, path, writerPragmas(o), "immediate", 1)
+	o.setDefaults()
+	writer, err := file.Pool(ctx, writing(o))
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: open %s: %w", path, err)
 	}
 	if err := migrate(ctx, writer, &o); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: migrate %s: %w", path, err), writer.Close())
 	}
-	reader, err := openPool(ctx, path, readerPragmas(o), "deferred", o.Readers)
+	if !file.Summed() {
+		if writer, err = convert(ctx, file, writer, o); err != nil {
+			return nil, fmt.Errorf("sqlite: convert %s: %w", path, err)
+		}
+	}
+	reader, err := file.Pool(ctx, sqlitefile.Pool{Pragmas: readerPragmas(o), Conns: o.Readers})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: open %s for reading: %w", path, err), writer.Close())
 	}
 	return &store.Database{Writer: writer, Reader: reader, Dialect: dialect{}}, nil
+}
+
+// convert gives the pages sums, and opens the file again.
+func convert(ctx context.Context, file *sqlitefile.File, writer *sql.DB, o Options) (*sql.DB, error) {
+	if err := writer.Close(); err != nil {
+		return nil, err
+	}
+	if err := file.Convert(ctx); err != nil {
+		return nil, err
+	}
+	return file.Pool(ctx, writing(o))
+}
+
+func writing(o Options) sqlitefile.Pool {
+	return sqlitefile.Pool{Pragmas: writerPragmas(o), TxLock: "immediate"}
 }
 
 func writerPragmas(o Options) []string {
@@ -116,22 +126,6 @@ func readerPragmas(o Options) []string {
 		"temp_store(MEMORY)",
 		fmt.Sprintf("cache_size(-%d)", o.ReadCache/1024),
 	}
-}
-
-// openPool opens at most n connections, all of which are kept once open.
-func openPool(ctx context.Context, path string, pragmas []string, txlock string, n int) (*sql.DB, error) {
-	q := url.Values{"_pragma": pragmas, "_txlock": {txlock}}
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-	if err := db.PingContext(ctx); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
 }
 
 // Migrations are the files of the schema, which the other back-ends translate.

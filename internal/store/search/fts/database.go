@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
 
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 	"waxwing/internal/store/search"
 )
@@ -51,7 +50,13 @@ func (db *database) close() error {
 	if db == nil {
 		return nil
 	}
-	return errors.Join(db.reader.Close(), db.writer.Close())
+	var errs []error
+	for _, pool := range []*sql.DB{db.reader, db.writer} {
+		if pool != nil {
+			errs = append(errs, pool.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // version names what the terms depend on.
@@ -80,10 +85,15 @@ func openDatabase(ctx context.Context, o *Options) (db *database, upto store.Mes
 			db = nil
 		}
 	}()
-	if db.writer, err = openPool(o.Path, pragmas, 1); err != nil {
+	file, err := sqlitefile.Open(ctx, o.Path, o.Logger)
+	if err != nil {
 		return db, 0, err
 	}
-	if db.reader, err = openPool(o.Path, []string{"busy_timeout(10000)", "query_only(1)", "cache_size(-8192)"}, o.Readers); err != nil {
+	if db.writer, err = file.Pool(ctx, sqlitefile.Pool{Pragmas: pragmas}); err != nil {
+		return db, 0, err
+	}
+	reading := []string{"busy_timeout(10000)", "query_only(1)", "cache_size(-8192)"}
+	if db.reader, err = file.Pool(ctx, sqlitefile.Pool{Pragmas: reading, Conns: o.Readers}); err != nil {
 		return db, 0, err
 	}
 	upto, err = db.prepare(ctx, o.version())
@@ -141,18 +151,6 @@ func upto(ctx context.Context, q querier) (id store.MessageID, err error) {
 	return id, err
 }
 
-func openPool(path string, pragmas []string, n int) (*sql.DB, error) {
-	q := url.Values{"_pragma": pragmas}
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(n)
-	db.SetMaxIdleConns(n)
-	return db, nil
-}
-
 // remove deletes the file and what belongs to it.
 func remove(path string) error {
 	var errs []error
@@ -177,5 +175,5 @@ func mustDiscard(err error) bool {
 	case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_FORMAT:
 		return true
 	}
-	return e.Code() == lib.SQLITE_IOERR_CORRUPTFS
+	return e.Code() == lib.SQLITE_IOERR_CORRUPTFS || e.Code() == lib.SQLITE_IOERR_DATA // a page with wrong sums
 }

@@ -3,7 +3,6 @@ package fts
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -21,6 +20,8 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"waxwing/internal/durable/ordeal"
+	"waxwing/internal/sqlitefile"
 	"waxwing/internal/store"
 	"waxwing/internal/store/search"
 )
@@ -398,21 +399,67 @@ func TestAnIndexGoesOnWhereItEnded(t *testing.T) {
 	}
 }
 
+func flip(path string, at ...int) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for _, i := range at {
+		b[i] ^= 0x40
+	}
+	return os.WriteFile(path, b, 0o600)
+}
+
+func TestAFlippedByteCostsNothing(t *testing.T) {
+	t.Parallel()
+	for _, at := range []int{3, 20, 3000, 4096 + 1, 2*4096 + 4000} {
+		flipOne(t, func(int) int { return at })
+	}
+}
+
+func TestSoakAFlippedByteCostsNothing(t *testing.T) {
+	o := ordeal.Soak(t)
+	chance := o.Chance(0)
+	for range o.Times(1000) {
+		flipOne(t, chance.IntN)
+		o.Fault(1)
+	}
+}
+
+// flipOne flips one octet of an index, at a place that is chosen by its size, and goes on.
+func flipOne(t *testing.T, place func(size int) int) {
+	t.Helper()
+	r := newRig(t, nil)
+	r.start()
+	r.reach(r.mail.add(1, "alpha", "beta"))
+	r.stop()
+	fi, err := os.Stat(r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := place(int(fi.Size()))
+	if err := flip(r.path, at); err != nil {
+		t.Fatal(err)
+	}
+	r.mail.add(1, "gamma")
+	r.start()
+	r.reach(3)
+	r.expect(1, "beta", 2)
+	r.expect(1, "gamma", 3)
+	if n := r.idx.Status().Rebuilds; n != 0 {
+		t.Errorf("octet %d: made anew %d times", at, n)
+	}
+	r.stop()
+}
+
 func TestALostOrDamagedFileIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(path string) error{
-		"deleted":   os.Remove,
-		"emptied":   func(path string) error { return os.Truncate(path, 0) },
-		"cut":       func(path string) error { return os.Truncate(path, 5000) },
-		"scribbled": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("scribble"), 1000), 0o600) },
-		"flipped header": func(path string) error {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			b[3] ^= 0x40
-			return os.WriteFile(path, b, 0o600)
-		},
+		"deleted":        os.Remove,
+		"emptied":        func(path string) error { return os.Truncate(path, 0) },
+		"cut":            func(path string) error { return os.Truncate(path, 5000) },
+		"scribbled":      func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("scribble"), 1000), 0o600) },
+		"damaged header": func(path string) error { return flip(path, 3, 5) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -437,7 +484,11 @@ func TestDamageThatASearchFindsLeadsToANewIndex(t *testing.T) {
 	r.reach(r.mail.add(1, "alpha", "beta"))
 	r.stop()
 	// The lists alone are damaged: neither opening the file nor the sweep looks into them.
-	db, err := sql.Open("sqlite", "file:"+r.path)
+	f, err := sqlitefile.Open(t.Context(), r.path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := f.Pool(t.Context(), sqlitefile.Pool{})
 	if err != nil {
 		t.Fatal(err)
 	}
