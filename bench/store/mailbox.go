@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -27,7 +28,7 @@ func mailboxes(ctx context.Context, out io.Writer, dir string, messages int) err
 		return errors.Join(err, s.Close())
 	}
 	for i, n := range []int{small, messages} {
-		if err := fill(ctx, s, store.AccountID(i+1), n); err != nil {
+		if err := fillWithGaps(ctx, s, store.AccountID(i+1), n); err != nil {
 			return errors.Join(err, s.Close())
 		}
 	}
@@ -41,11 +42,13 @@ func mailboxes(ctx context.Context, out io.Writer, dir string, messages int) err
 	defer s.Close()
 	fmt.Fprintf(out, "start with %d messages  %s\n", messages+small, time.Since(began).Round(time.Millisecond))
 	for i, n := range []int{small, messages} {
-		first, again, err := openMailbox(ctx, s, store.AccountID(i+1))
+		o, err := openMailbox(ctx, s, store.AccountID(i+1))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "select and newest %d of %7d  first %s, then %s\n", newest, n, first.Round(10*time.Microsecond), again.Round(10*time.Microsecond))
+		fmt.Fprintf(out, "select and newest %d of %7d  first %s, then %s; %d KB of memory\n", newest, n,
+			o.first.Round(10*time.Microsecond), o.again.Round(time.Microsecond), o.memory>>10)
+		fmt.Fprintf(out, "all entries of       %7d  first %s, then %s\n", n, o.all.Round(time.Millisecond), o.allAgain.Round(time.Millisecond))
 	}
 	cpu, err := flags(ctx, s)
 	if err != nil {
@@ -53,6 +56,32 @@ func mailboxes(ctx context.Context, out io.Writer, dir string, messages int) err
 	}
 	fmt.Fprintf(out, "flags of %d messages  %s of processor time\n", small, cpu.Round(time.Millisecond))
 	return nil
+}
+
+// gap is one in how many messages leave the mailbox again, all over it.
+const gap = 50
+
+// fillWithGaps fills a mailbox to n messages of which some between were expunged.
+func fillWithGaps(ctx context.Context, s *store.Store, acct store.AccountID, n int) error {
+	if err := fill(ctx, s, acct, n); err != nil {
+		return err
+	}
+	box, err := s.Mailbox(ctx, acct, "INBOX")
+	if err != nil {
+		return err
+	}
+	var uids []store.UID
+	gone := 0
+	for uid := gap; uid <= n; uid += gap {
+		uids = append(uids, store.UID(uid))
+		if len(uids) == 1000 || uid+gap > n {
+			if _, err := s.Expunge(ctx, acct, box.ID, uids, false); err != nil {
+				return err
+			}
+			gone, uids = gone+len(uids), uids[:0]
+		}
+	}
+	return fill(ctx, s, acct, gone)
 }
 
 // fill appends small messages, a thousand in a transaction.
@@ -75,27 +104,52 @@ func fill(ctx context.Context, s *store.Store, acct store.AccountID, n int) erro
 	return nil
 }
 
-// openMailbox opens a mailbox that is not in memory, and once more while it is.
-func openMailbox(ctx context.Context, s *store.Store, acct store.AccountID) (first, again time.Duration, err error) {
+// opening is what it takes to open a mailbox that is not in memory, to open it again, and to go through it twice.
+type opening struct {
+	first, again, all, allAgain time.Duration
+	memory                      uint64 // octets, after the first time
+}
+
+func openMailbox(ctx context.Context, s *store.Store, acct store.AccountID) (o opening, err error) {
 	box, err := s.Mailbox(ctx, acct, "INBOX")
 	if err != nil {
-		return 0, 0, err
+		return o, err
 	}
-	for i, took := range []*time.Duration{&first, &again} {
+	before := heap()
+	for _, pass := range []struct {
+		took  *time.Duration
+		count int
+	}{{&o.first, newest}, {&o.again, newest}, {&o.all, 0}, {&o.allAgain, 0}} {
 		began := time.Now()
 		v, err := s.View(ctx, acct, box.ID, nil)
 		if err != nil {
-			return 0, 0, err
+			return o, err
+		}
+		from := 1
+		if pass.count > 0 {
+			from = max(1, v.Len()-pass.count+1)
 		}
 		seen := 0
-		v.Entries(max(1, v.Len()-newest+1), v.Len(), func(int, *store.Entry) bool { seen++; return true })
-		*took = time.Since(began)
+		err = v.Entries(from, v.Len(), func(int, *store.Entry) bool { seen++; return true })
+		*pass.took = time.Since(began)
+		if pass.took == &o.first {
+			o.memory = heap() - min(before, heap())
+		}
+		n := v.Len()
 		v.Close()
-		if seen != newest {
-			return 0, 0, fmt.Errorf("pass %d saw %d entries", i+1, seen)
+		if err != nil || seen != n-from+1 {
+			return o, fmt.Errorf("%d entries from %d to %d: %w", seen, from, n, err)
 		}
 	}
-	return first, again, nil
+	return o, nil
+}
+
+// heap is what lives in memory.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // flags marks all messages of the small mailbox as read, and says what processor time that takes.
@@ -104,9 +158,11 @@ func flags(ctx context.Context, s *store.Store) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	uids := make([]store.UID, small)
-	for i := range uids {
-		uids[i] = store.UID(i + 1)
+	uids := make([]store.UID, 0, small)
+	for uid := store.UID(1); len(uids) < small; uid++ {
+		if uid > small || uid%gap != 0 {
+			uids = append(uids, uid)
+		}
 	}
 	before, err := processorTime()
 	if err != nil {
@@ -117,7 +173,7 @@ func flags(ctx context.Context, s *store.Store) (time.Duration, error) {
 		return 0, err
 	}
 	if len(changed) != small {
-		return 0, fmt.Errorf("the flags of %d messages changed", len(changed))
+		return 0, fmt.Errorf("the flags of %d messages changed, of %d", len(changed), small)
 	}
 	after, err := processorTime()
 	return after - before, err

@@ -157,7 +157,7 @@ func (s *Service) messageList(ctx context.Context, req MessagePage) (Messages, e
 	if first == 0 || first > last {
 		return out, nil
 	}
-	view.Entries(first, min(last, first+limit-1), func(_ int, e *store.Entry) bool {
+	err = view.Entries(first, min(last, first+limit-1), func(_ int, e *store.Entry) bool {
 		out.Messages = append(out.Messages, Message{
 			UID: uint32(e.UID), ID: int64(e.Message), Size: e.Size, Keywords: slices.Clone(e.Keywords), InternalDate: e.InternalDate.UTC(),
 			Seen: e.Flags&store.Seen != 0, Answered: e.Flags&store.Answered != 0, Flagged: e.Flags&store.Flagged != 0,
@@ -165,7 +165,7 @@ func (s *Service) messageList(ctx context.Context, req MessagePage) (Messages, e
 		})
 		return true
 	})
-	return out, nil
+	return out, err
 }
 
 // MessageRef names the octets of a message.

@@ -39,7 +39,10 @@ func (r *copyRequest) run(ctx context.Context, s *session) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	uids := s.uids(set)
+	uids, err := s.uids(set)
+	if err != nil {
+		return reply{}, err
+	}
 	if len(uids) == 0 {
 		if !r.uid {
 			return reply{}, no("EXPUNGEISSUED", "The messages are gone")

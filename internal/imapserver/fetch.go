@@ -50,7 +50,9 @@ func (r *fetchRequest) run(_ context.Context, s *session) (reply, error) {
 	ctx, cancel := s.conn.WatchPeer(s.ctx)
 	defer cancel()
 	f := &fetcher{fetchRequest: r, s: s, ctx: ctx}
-	f.setSeen(set)
+	if err := f.setSeen(set); err != nil {
+		return reply{}, err
+	}
 	if s.ending {
 		return reply{}, errEnd
 	}
@@ -76,35 +78,39 @@ func (r *fetchRequest) run(_ context.Context, s *session) (reply, error) {
 
 // setSeen sets \Seen on all messages of the set whose body is asked for, in one transaction. When it fails the
 // messages are served all the same: reading goes on where writing does not.
-func (f *fetcher) setSeen(set numSet) {
+func (f *fetcher) setSeen(set numSet) error {
 	implicit := false
 	for i := range f.sections {
 		implicit = implicit || !f.sections[i].peek
 	}
 	if !implicit || f.s.readOnly {
-		return
+		return nil
 	}
 	var uids []store.UID
 	for _, r := range set {
-		f.s.view.Entries(int(r.lo), int(r.hi), func(seq int, e *store.Entry) bool {
+		err := f.s.view.Entries(int(r.lo), int(r.hi), func(seq int, e *store.Entry) bool {
 			if e.Flags&store.Seen == 0 && !f.unchanged(e) {
 				uids = append(uids, e.UID)
 				f.seen = f.seen.add(uint32(seq))
 			}
 			return true
 		})
+		if err != nil {
+			return err
+		}
 	}
 	if len(uids) == 0 {
-		return
+		return nil
 	}
 	change := store.FlagChange{Op: store.FlagsAdd, Flags: store.Seen}
 	if _, _, err := f.s.srv.opt.Store.StoreFlags(f.ctx, f.s.acct, f.s.mbox, uids, change); err != nil {
 		f.seen = nil
 		f.s.log.Warn("messages could not be marked as seen", "mailbox", f.s.mbox, "messages", len(uids), "error", err)
-		return
+		return nil
 	}
 	u := f.s.view.Sync(false)
 	f.s.sendUpdate(&u, func(seq int) bool { return !f.seen.contains(uint32(seq)) })
+	return nil
 }
 
 // unchanged tells whether CHANGEDSINCE leaves a message out.
@@ -118,7 +124,7 @@ func (f *fetcher) metadata(set numSet) error {
 		for lo := int(r.lo); lo <= int(r.hi); lo += fetchBatch {
 			hi := min(lo+fetchBatch-1, int(r.hi))
 			b, found := f.out[:0], 0
-			f.s.view.Entries(lo, hi, func(seq int, e *store.Entry) bool {
+			err := f.s.view.Entries(lo, hi, func(seq int, e *store.Entry) bool {
 				found++
 				if f.unchanged(e) {
 					return true
@@ -130,6 +136,9 @@ func (f *fetcher) metadata(set numSet) error {
 				b = append(b, ")\r\n"...)
 				return true
 			})
+			if err != nil {
+				return err
+			}
 			f.missing += hi - lo + 1 - found
 			f.flush(b)
 			if err := f.broken(); err != nil {
@@ -207,13 +216,16 @@ func (f *fetcher) messages(set numSet) error {
 			hi := min(lo+fetchBatch-1, int(r.hi))
 			f.batch = f.batch[:0]
 			found := 0
-			f.s.view.Entries(lo, hi, func(seq int, e *store.Entry) bool {
+			err := f.s.view.Entries(lo, hi, func(seq int, e *store.Entry) bool {
 				found++
 				if !f.unchanged(e) {
 					f.batch = append(f.batch, fetchEntry{seq, *e})
 				}
 				return true
 			})
+			if err != nil {
+				return err
+			}
 			f.missing += hi - lo + 1 - found
 			if f.items&fetchSummary != 0 && len(f.batch) > 0 {
 				if err := f.summaries(); err != nil {

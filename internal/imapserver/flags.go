@@ -109,7 +109,10 @@ func (r *storeRequest) run(ctx context.Context, s *session) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	before := r.snapshot(s, set)
+	before, err := r.snapshot(s, set)
+	if err != nil {
+		return reply{}, err
+	}
 	if len(before.uids) == 0 {
 		return reply{}, nil
 	}
@@ -117,7 +120,9 @@ func (r *storeRequest) run(ctx context.Context, s *session) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	r.report(s, set, before, failed)
+	if err := r.report(s, set, before, failed); err != nil {
+		return reply{}, err
+	}
 	if len(failed) > 0 {
 		return r.modified(s, failed), nil
 	}
@@ -138,7 +143,7 @@ type knownFlags struct {
 
 // snapshot lists the messages of the set. What the client must have of each to know, without being told, what a silent
 // STORE makes of it: should another session have changed one in between, the client could not tell, and must hear of it.
-func (r *storeRequest) snapshot(s *session, set numSet) *flagSnapshot {
+func (r *storeRequest) snapshot(s *session, set numSet) (*flagSnapshot, error) {
 	n := set.size()
 	before := &flagSnapshot{uids: make([]store.UID, 0, n)}
 	if r.silent {
@@ -146,7 +151,7 @@ func (r *storeRequest) snapshot(s *session, set numSet) *flagSnapshot {
 	}
 	told := s.view.Mailbox().HighestModSeq
 	for _, rg := range set {
-		s.view.Entries(int(rg.lo), int(rg.hi), func(seq int, e *store.Entry) bool {
+		err := s.view.Entries(int(rg.lo), int(rg.hi), func(seq int, e *store.Entry) bool {
 			before.uids = append(before.uids, e.UID)
 			if r.silent {
 				before.known = append(before.known, knownFlags{e.Flags, e.Keywords})
@@ -156,26 +161,29 @@ func (r *storeRequest) snapshot(s *session, set numSet) *flagSnapshot {
 			}
 			return true
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return before
+	return before, nil
 }
 
 // report tells what a client must hear after STORE: every message of the set, or with .SILENT only the MODSEQ that the
 // client cannot know (RFC 7162, section 3.1.3) and surprises. Each is told once, as it is after the command, so that a
 // client which takes its own change for done when it sends the command ends up with the truth. The changes of other
 // messages are told as ever.
-func (r *storeRequest) report(s *session, set numSet, before *flagSnapshot, failed []store.UID) {
+func (r *storeRequest) report(s *session, set numSet, before *flagSnapshot, failed []store.UID) error {
 	u := s.view.Sync(false)
 	if u.Gone {
 		s.sendUpdate(&u, nil)
-		return
+		return nil
 	}
 	s.tellKeywords()
 	b := s.scratch()
 	at := 0 // in before: both ascend
 	for _, rg := range set {
 		for lo := int(rg.lo); lo <= int(rg.hi); lo += fetchBatch {
-			s.view.Entries(lo, min(lo+fetchBatch-1, int(rg.hi)), func(seq int, e *store.Entry) bool {
+			err := s.view.Entries(lo, min(lo+fetchBatch-1, int(rg.hi)), func(seq int, e *store.Entry) bool {
 				for at < len(before.uids)-1 && before.uids[at] < e.UID {
 					at++
 				}
@@ -188,11 +196,15 @@ func (r *storeRequest) report(s *session, set numSet, before *flagSnapshot, fail
 				}
 				return true
 			})
+			if err != nil {
+				return err
+			}
 			b = s.spill(b)
 		}
 	}
 	s.write(b)
 	s.sendUpdate(&u, func(seq int) bool { return !set.contains(uint32(seq)) })
+	return nil
 }
 
 // surprising tells whether a message has other flags than those that the client must expect.

@@ -110,7 +110,7 @@ const searchBatch = 512
 func (q *searcher) scan(first, last int) error {
 	for lo := first; lo <= last; lo += searchBatch {
 		q.batch = q.batch[:0]
-		q.s.view.Entries(lo, min(lo+searchBatch-1, last), func(seq int, e *store.Entry) bool {
+		err := q.s.view.Entries(lo, min(lo+searchBatch-1, last), func(seq int, e *store.Entry) bool {
 			switch q.key.judge(q.s, seq, e) {
 			case verdictYes:
 				if q.key.cost == costIndex {
@@ -123,6 +123,9 @@ func (q *searcher) scan(first, last int) error {
 			}
 			return true
 		})
+		if err != nil {
+			return err
+		}
 		if err := q.read(); err != nil {
 			return err
 		}

@@ -51,7 +51,11 @@ func (r *selectRequest) run(ctx context.Context, s *session) (reply, error) {
 		return reply{}, err
 	}
 	s.view, s.mbox, s.readOnly, s.state = view, m.ID, r.examine, selected
-	s.announce()
+	if err := s.announce(); err != nil {
+		s.closeView()
+		s.state = authenticated
+		return reply{}, err
+	}
 	if r.examine {
 		return ok("READ-ONLY", "Mailbox opened for reading"), nil
 	}
@@ -59,8 +63,12 @@ func (r *selectRequest) run(ctx context.Context, s *session) (reply, error) {
 }
 
 // announce tells what a client must know of the mailbox just selected.
-func (s *session) announce() {
+func (s *session) announce() error {
 	v := s.view
+	first, err := v.FirstUnseen()
+	if err != nil {
+		return err
+	}
 	m := v.Mailbox()
 	s.exists, s.recent = v.Len(), v.RecentCount()
 	b := append(s.appendFlagNames(s.scratch()), "* "...)
@@ -68,7 +76,7 @@ func (s *session) announce() {
 	b = append(b, " EXISTS\r\n* "...)
 	b = appendUint(b, s.recent)
 	b = append(b, " RECENT\r\n"...)
-	if first := v.FirstUnseen(); first > 0 {
+	if first > 0 {
 		b = append(b, "* OK [UNSEEN "...)
 		b = appendUint(b, first)
 		b = append(b, "] First unseen\r\n"...)
@@ -80,6 +88,7 @@ func (s *session) announce() {
 	b = append(b, "] Next UID\r\n* OK [HIGHESTMODSEQ "...)
 	b = appendUint(b, uint64(max(m.HighestModSeq, 1)))
 	s.write(append(b, "] Highest\r\n"...))
+	return nil
 }
 
 // appendFlagNames writes which flags there are in the selected mailbox, and which can be changed.
@@ -220,7 +229,8 @@ func (*closeRequest) parse(p *parser) { p.end() }
 func (r *closeRequest) run(ctx context.Context, s *session) (reply, error) {
 	var err error
 	if r.expunge && !s.readOnly {
-		if uids := s.deletedUIDs(nil); len(uids) > 0 {
+		var uids []store.UID
+		if uids, err = s.view.Deleted(); len(uids) > 0 {
 			_, err = s.srv.opt.Store.Expunge(ctx, s.acct, s.mbox, uids, true)
 		}
 	}
@@ -254,24 +264,18 @@ func (r *expungeRequest) run(ctx context.Context, s *session) (reply, error) {
 			return reply{}, nil
 		}
 	}
-	uids := s.deletedUIDs(within)
+	uids, err := s.view.Deleted()
+	if err != nil {
+		return reply{}, err
+	}
+	if within != nil {
+		uids = slices.DeleteFunc(uids, func(uid store.UID) bool { return !within.contains(uint32(uid)) })
+	}
 	if len(uids) == 0 {
 		return reply{}, nil
 	}
-	_, err := s.srv.opt.Store.Expunge(ctx, s.acct, s.mbox, uids, true)
+	_, err = s.srv.opt.Store.Expunge(ctx, s.acct, s.mbox, uids, true)
 	return reply{}, err
-}
-
-// deletedUIDs lists the messages that this session knows and that are flagged \Deleted, in all or within a set.
-func (s *session) deletedUIDs(within numSet) []store.UID {
-	var uids []store.UID
-	s.view.Entries(1, s.view.Len(), func(_ int, e *store.Entry) bool {
-		if e.Flags&store.Deleted != 0 && (within == nil || within.contains(uint32(e.UID))) {
-			uids = append(uids, e.UID)
-		}
-		return true
-	})
-	return uids
 }
 
 // writable refuses a change of a mailbox that was opened by EXAMINE.
@@ -310,13 +314,16 @@ func (s *session) sequences(set numSet, uid bool) (numSet, error) {
 }
 
 // uids lists the UIDs at a resolved set of sequence numbers, ascending, those only that are still there.
-func (s *session) uids(set numSet) []store.UID {
+func (s *session) uids(set numSet) ([]store.UID, error) {
 	uids := make([]store.UID, 0, set.size())
 	for _, r := range set {
-		s.view.Entries(int(r.lo), int(r.hi), func(_ int, e *store.Entry) bool {
+		err := s.view.Entries(int(r.lo), int(r.hi), func(_ int, e *store.Entry) bool {
 			uids = append(uids, e.UID)
 			return true
 		})
+		if err != nil {
+			return nil, err
+		}
 	}
-	return uids
+	return uids, nil
 }

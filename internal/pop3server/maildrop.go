@@ -70,10 +70,13 @@ func (d *maildrop) load(ctx context.Context, st Store) error {
 	defer v.Close()
 	d.mbox = v.Mailbox()
 	d.items = make([]item, 0, v.Len())
-	v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
+	err = v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
 		d.items = append(d.items, item{id: e.Message, size: e.Size, uid: e.UID})
 		return true
 	})
+	if err != nil {
+		return err
+	}
 	d.count = len(d.items)
 	return nil
 }

@@ -48,6 +48,7 @@ func (t *tree) clone() *tree {
 type box struct {
 	info     Mailbox  // Subscribed is not kept here but in the tree
 	keywords []string // by number, "" where the number is free; never changed in place
+	uids     mapped
 }
 
 // account is the committed state of one account in memory: what a reader sees, and what a transaction starts from. Only the
@@ -81,6 +82,17 @@ func (a *account) snapshotBox(id MailboxID) (Mailbox, bool) {
 		return Mailbox{}, false
 	}
 	return a.tree.decorate(b.info), true
+}
+
+// snapshotRow returns a copy of what is held of a mailbox's row.
+func (a *account) snapshotRow(id MailboxID) (box, bool) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	b, ok := a.boxes[id]
+	if !ok {
+		return box{}, false
+	}
+	return *b, true
 }
 
 // decorate adds what the tree knows.
@@ -280,8 +292,9 @@ func (a *account) load(q Querier) error {
 }
 
 func (a *account) loadBoxes(q Querier) error {
-	rows, err := q.Query(`SELECT mailbox_id, name, role, uid_validity, uid_next, first_recent, modseq, messages, unseen, deleted, octets
-		FROM mailbox WHERE account_id = $1`, a.id)
+	rows, err := q.Query(`SELECT m.mailbox_id, m.name, m.role, m.uid_validity, m.uid_next, m.first_recent, m.modseq, m.messages, m.unseen, m.deleted,
+		m.octets, u.gone, u.seen_below FROM mailbox AS m LEFT JOIN uid_map AS u ON u.account_id = m.account_id AND u.mailbox_id = m.mailbox_id
+		WHERE m.account_id = $1`, a.id)
 	if err != nil {
 		return err
 	}
@@ -289,11 +302,13 @@ func (a *account) loadBoxes(q Querier) error {
 	for rows.Next() {
 		b := &box{}
 		var recent UID
+		var gone, seenBelow sql.NullInt64
 		m := &b.info
 		if err := rows.Scan(&m.ID, &m.Name, &m.Role, &m.UIDValidity, &m.UIDNext, &recent, &m.HighestModSeq,
-			&m.Messages, &m.Unseen, &m.Deleted, &m.Size); err != nil {
+			&m.Messages, &m.Unseen, &m.Deleted, &m.Size, &gone, &seenBelow); err != nil {
 			return err
 		}
+		b.uids = mapped{there: gone.Valid, gone: gone.Int64, seenBelow: UID(seenBelow.Int64), unreadAt: m.HighestModSeq}
 		a.boxes[m.ID] = b
 		a.indexes[m.ID] = newIndex(a, m.ID, recent, nil)
 		a.tree.byName[m.Name] = m.ID

@@ -151,7 +151,7 @@ func BenchmarkView(b *testing.B) {
 	}
 }
 
-// benchmarkRestart measures Open on a copy of the store, and the first View of its mailbox.
+// benchmarkRestart measures Open on a copy of the store, and the first View of its mailbox with the newest 50 entries.
 func benchmarkRestart(b *testing.B, dir string, n int) {
 	var load time.Duration
 	for b.Loop() {
@@ -166,6 +166,9 @@ func benchmarkRestart(b *testing.B, dir string, n int) {
 		if err != nil || v.Len() != n {
 			b.Fatal(v, err)
 		}
+		if err := v.Entries(n-49, n, func(int, *store.Entry) bool { return true }); err != nil {
+			b.Fatal(err)
+		}
 		load += time.Since(start)
 		v.Close()
 		if err := s.Close(); err != nil {
@@ -173,7 +176,7 @@ func benchmarkRestart(b *testing.B, dir string, n int) {
 		}
 		b.StartTimer()
 	}
-	b.ReportMetric(float64(load.Milliseconds())/float64(b.N), "load-ms")
+	b.ReportMetric(float64(load.Microseconds())/float64(b.N)/1000, "first-ms")
 }
 
 func BenchmarkTenThousand(b *testing.B) {

@@ -15,6 +15,11 @@ func TestContractOnSQLiteAndPacks(t *testing.T) {
 	})
 }
 
+func TestContractOnSmallChunks(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.OpenSmall)
+}
+
 func TestContractOnSQLiteAndEncryptedPacks(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(tb testing.TB, dir string, clock func() time.Time) *store.Store {

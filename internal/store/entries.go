@@ -138,6 +138,9 @@ func (w *work) vanish(tx *Tx, b *workBox, rows []entryRow, modseq ModSeq) error 
 		d.add(-1, rows[i].flags, int64(rows[i].size))
 	}
 	w.count(b, d)
+	if b.uids.there {
+		b.vanished = append(b.vanished, uids...)
+	}
 	w.events = append(w.events, event{box: b.info.ID, modseq: modseq, removed: uids})
 	return nil
 }

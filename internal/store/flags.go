@@ -56,6 +56,7 @@ func (w *work) storeFlags(tx *Tx, b *workBox, set uidSet, ch FlagChange) (change
 		return nil, nil, fmt.Errorf("flag operation %d is not known", ch.Op)
 	}
 	var d countDelta
+	var unread UID // the first that loses \Seen
 	for i := range rows {
 		r := &rows[i]
 		if ch.Conditional && r.modseq > ch.UnchangedSince {
@@ -65,6 +66,9 @@ func (w *work) storeFlags(tx *Tx, b *workBox, set uidSet, ch FlagChange) (change
 		after := r.flags&e.keepFlags | e.setFlags
 		if after == r.flags && r.keywords&e.keepKeywords|e.setKeywords == r.keywords {
 			continue
+		}
+		if unread == 0 && r.flags&^after&Seen != 0 {
+			unread = r.uid
 		}
 		d.add(-1, r.flags, 0)
 		d.add(1, after, 0)
@@ -81,6 +85,9 @@ func (w *work) storeFlags(tx *Tx, b *workBox, set uidSet, ch FlagChange) (change
 		return nil, nil, err
 	}
 	w.count(b, d)
+	if unread != 0 {
+		b.unread(unread, e.modseq)
+	}
 	w.events = append(w.events, e)
 	return changed, failed, nil
 }
@@ -119,7 +126,7 @@ func (w *work) untouched(id MailboxID) bool {
 	return w.acct != nil && !slices.ContainsFunc(w.events, func(e event) bool { return e.box == id })
 }
 
-// flagRows reads the entries of a set from memory; not ok when they are not loaded.
+// flagRows reads the entries of a set from memory; not ok when some are not there.
 func (ix *index) flagRows(set uidSet) (rows []flagRow, ok bool) {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
@@ -133,7 +140,11 @@ func (ix *index) flagRows(set uidSet) (rows []flagRow, ok bool) {
 		}
 		rows = slices.Grow(rows, max(end-first, 0))
 		for pos := first; pos < end; pos++ {
-			e := ix.gen.at(pos)
+			c, j := ix.gen.place(pos)
+			if !c.loaded() || c.recs[j].message == 0 {
+				return nil, false
+			}
+			e := &c.recs[j]
 			rows = append(rows, flagRow{e.uid, e.flags, e.keywords, e.modseq})
 		}
 	}

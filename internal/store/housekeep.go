@@ -34,6 +34,9 @@ func (s *Store) Housekeep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("store: housekeeping: %w", err)
 	}
+	if err := s.mapMailboxes(ctx); err != nil {
+		return fmt.Errorf("store: housekeeping: %w", err)
+	}
 	done, err := s.blobs.Compact(ctx, compaction{s})
 	if done.Segments > 0 || len(done.Damaged) > 0 {
 		s.log.Info("store: contents compacted", "segments", done.Segments, "moved", done.Moved, "freed", done.Freed, "damaged", len(done.Damaged))

@@ -18,21 +18,11 @@ type record struct {
 	flags    Flags
 }
 
-// chunkSize is how many records stand together: what an expunge copies for each stretch of entries that it touches.
-const chunkSize = 1024
-
-// chunk is a stretch of records in the order of their UIDs. Generations share it until an expunge needs another; flags are
-// changed in place, so that a generation that is not the newest may show old ones: see View.
-type chunk struct {
-	recs   []record
-	maxMod ModSeq // at least the highest MODSEQ of the records
-	unseen int
-}
-
 // generation is the list of a mailbox's entries between two expunges. New entries join the newest generation in place;
 // an expunge makes a new one and leaves the old one to the Views that have not been told yet. They are linked from old to
-// new, so those that no View holds are collected.
+// new, so those that no View holds are collected. Records are asked of the newest generation alone, UIDs of all.
 type generation struct {
+	size    int // of a chunk
 	chunks  []*chunk
 	starts  []int // starts[i]: entries before chunks[i]
 	total   int
@@ -40,35 +30,67 @@ type generation struct {
 	removed []UID // what next lacks, ascending
 }
 
-// at returns the record at a position from 0.
-func (g *generation) at(pos int) *record {
+// newGeneration makes the list of these UIDs, whose records are still to be read; none has a MODSEQ above maxMod.
+func newGeneration(size int, uids uidSet, maxMod ModSeq) *generation {
+	g := &generation{size: size}
+	c := &chunk{maxMod: maxMod}
+	for _, r := range uids {
+		for left := r.count(); left > 0; {
+			n := min(left, size-c.n)
+			c.uids = append(c.uids, uidRange{r.lo, r.lo + UID(n-1)})
+			c.n += n
+			if left -= n; left > 0 {
+				r.lo += UID(n)
+			}
+			if c.n == size {
+				g.push(c)
+				c = &chunk{maxMod: maxMod}
+			}
+		}
+	}
+	if c.n > 0 {
+		g.push(c)
+	}
+	return g
+}
+
+// push appends a chunk.
+func (g *generation) push(c *chunk) {
+	g.chunks = append(g.chunks, c)
+	g.starts = append(g.starts, g.total)
+	g.total += c.len()
+}
+
+// place returns the chunk of a position from 0 and the number in it.
+func (g *generation) place(pos int) (*chunk, int) {
 	i := sort.Search(len(g.starts), func(i int) bool { return g.starts[i] > pos }) - 1
-	return &g.chunks[i].recs[pos-g.starts[i]]
+	return g.chunks[i], pos - g.starts[i]
+}
+
+// uid returns the UID at a position from 0.
+func (g *generation) uid(pos int) UID {
+	c, j := g.place(pos)
+	return c.uid(j)
 }
 
 // find returns the position of the first entry with a UID of at least uid: total when there is none.
 func (g *generation) find(uid UID) int {
-	i := sort.Search(len(g.chunks), func(i int) bool {
-		recs := g.chunks[i].recs
-		return recs[len(recs)-1].uid >= uid
-	})
+	i := sort.Search(len(g.chunks), func(i int) bool { return g.chunks[i].last() >= uid })
 	if i == len(g.chunks) {
 		return g.total
 	}
-	recs := g.chunks[i].recs
-	j := sort.Search(len(recs), func(j int) bool { return recs[j].uid >= uid })
 	// The last chunk may have grown since a newer generation took over.
-	return min(g.starts[i]+j, g.total)
+	return min(g.starts[i]+g.chunks[i].find(uid), g.total)
 }
 
-// lookup returns the record with this UID.
-func (g *generation) lookup(uid UID) (*record, bool) {
+// lookup returns the place of the entry with this UID.
+func (g *generation) lookup(uid UID) (c *chunk, j int, ok bool) {
 	pos := g.find(uid)
 	if pos >= g.total {
-		return nil, false
+		return nil, 0, false
 	}
-	r := g.at(pos)
-	return r, r.uid == uid
+	c, j = g.place(pos)
+	return c, j, c.uid(j) == uid
 }
 
 // last returns the highest UID, 0 when there is none.
@@ -76,20 +98,19 @@ func (g *generation) last() UID {
 	if g.total == 0 {
 		return 0
 	}
-	return g.at(g.total - 1).uid
+	return g.uid(g.total - 1)
 }
 
-// append adds an entry with a UID above all others.
+// append adds an entry with a UID above all others. A chunk whose records are not in memory doesn't grow.
 func (g *generation) append(r record) {
 	n := len(g.chunks)
-	if n == 0 || len(g.chunks[n-1].recs) >= chunkSize {
+	if n == 0 || !g.chunks[n-1].loaded() || g.chunks[n-1].len() >= g.size {
 		// The first chunks of a mailbox are small: most mailboxes are.
-		size := chunkSize
-		if n == 0 {
-			size = 16
+		size := g.size
+		if n == 0 || !g.chunks[n-1].loaded() {
+			size = min(size, 16)
 		}
-		g.chunks = append(g.chunks, &chunk{recs: make([]record, 0, size)})
-		g.starts = append(g.starts, g.total)
+		g.push(&chunk{recs: make([]record, 0, size)})
 		n++
 	}
 	c := g.chunks[n-1]
@@ -98,21 +119,14 @@ func (g *generation) append(r record) {
 	g.total++
 }
 
-func (c *chunk) note(r *record) {
-	c.maxMod = max(c.maxMod, r.modseq)
-	if r.flags&Seen == 0 {
-		c.unseen++
-	}
-}
-
 // without makes the next generation, which lacks the UIDs (ascending). Chunks that lose nothing are shared; neighbours that
 // have become small are joined, so that the number of chunks follows the number of entries.
 func (g *generation) without(uids []UID) *generation {
-	next := &generation{chunks: make([]*chunk, 0, len(g.chunks)), starts: make([]int, 0, len(g.starts))}
+	next := &generation{size: g.size, chunks: make([]*chunk, 0, len(g.chunks)), starts: make([]int, 0, len(g.starts))}
 	removed := make([]UID, 0, len(uids))
-	for i, c := range g.chunks {
+	for _, c := range g.chunks {
 		// An older generation may share the last chunk, but only the newest one gets here, and it knows all records.
-		lo, hi := c.recs[0].uid, c.recs[len(c.recs)-1].uid
+		lo, hi := c.first(), c.last()
 		n := sort.Search(len(uids), func(k int) bool { return uids[k] > hi })
 		mine := uids[:n]
 		uids = uids[n:]
@@ -122,52 +136,84 @@ func (g *generation) without(uids []UID) *generation {
 		if len(mine) > 0 {
 			c, removed = c.without(mine, removed)
 		}
-		next.add(c, i == len(g.chunks)-1)
+		next.add(c)
 	}
 	g.next, g.removed = next, removed
 	return next
 }
 
-// without returns the chunk without some UIDs, and adds those that were there to removed.
-func (c *chunk) without(uids, removed []UID) (*chunk, []UID) {
-	left := &chunk{recs: make([]record, 0, len(c.recs))}
-	for i := range c.recs {
-		r := &c.recs[i]
-		for len(uids) > 0 && uids[0] < r.uid {
-			uids = uids[1:]
-		}
-		if len(uids) > 0 && uids[0] == r.uid {
-			removed = append(removed, r.uid)
-			continue
-		}
-		left.recs = append(left.recs, *r)
-		left.note(r)
-	}
-	return left, removed
-}
-
 // add appends a chunk to a generation that is being made.
-func (g *generation) add(c *chunk, last bool) {
-	if len(c.recs) == 0 {
+func (g *generation) add(c *chunk) {
+	if c.len() == 0 {
 		return
 	}
-	if n := len(g.chunks); n > 0 && len(g.chunks[n-1].recs)+len(c.recs) <= chunkSize/2 {
-		prev := g.chunks[n-1]
-		joined := &chunk{recs: make([]record, 0, chunkSize/2), maxMod: max(prev.maxMod, c.maxMod), unseen: prev.unseen + c.unseen}
-		joined.recs = append(append(joined.recs, prev.recs...), c.recs...)
-		g.chunks[n-1] = joined
-	} else {
-		g.chunks = append(g.chunks, c)
-		g.starts = append(g.starts, g.total)
+	n := len(g.chunks)
+	if n == 0 || g.chunks[n-1].len()+c.len() > g.size/2 {
+		g.push(c)
+		return
 	}
-	g.total += len(c.recs)
+	g.chunks[n-1] = g.chunks[n-1].join(c, g.size/2)
+	g.total += c.len()
+}
+
+// changed adds the entries with a MODSEQ above since and a UID from one to another, and their sequence numbers. It stops at
+// a chunk whose records must be read before.
+func (g *generation) changed(since ModSeq, in uidRange, uids []UID, seqs []int) (_ []UID, _ []int, unread *chunk) {
+	i := sort.Search(len(g.chunks), func(i int) bool { return g.chunks[i].last() >= in.lo })
+	for ; i < len(g.chunks) && g.chunks[i].first() <= in.hi; i++ {
+		c := g.chunks[i]
+		switch {
+		case c.maxMod <= since:
+			continue
+		case !c.loaded():
+			return uids, seqs, c
+		}
+		for j := range c.recs {
+			if r := &c.recs[j]; r.modseq > since && r.uid >= in.lo && r.uid <= in.hi {
+				uids = append(uids, r.uid)
+				seqs = append(seqs, g.starts[i]+j+1)
+			}
+		}
+	}
+	return uids, seqs, nil
+}
+
+// firstUnseen returns the UID of the first entry without \Seen, 0 when there is none; from is set when it can't be told
+// since records from that UID on are not in memory. All entries below seenBelow have \Seen.
+func (g *generation) firstUnseen(seenBelow UID) (uid, from UID) {
+	for _, c := range g.chunks {
+		switch {
+		case !c.loaded() && c.last() >= seenBelow:
+			return 0, max(c.first(), seenBelow)
+		case !c.loaded() || c.unseen == 0:
+			continue
+		}
+		i := slices.IndexFunc(c.recs, func(r record) bool { return r.flags&Seen == 0 && r.message != 0 })
+		return c.recs[i].uid, 0
+	}
+	return 0, 0
+}
+
+// deleted returns the UIDs of the entries with \Deleted; unread when they can't be told since records are not in memory.
+func (g *generation) deleted() (uids []UID, unread bool) {
+	for _, c := range g.chunks {
+		if !c.loaded() {
+			return nil, true
+		}
+		for i := range c.recs {
+			if c.recs[i].flags&Deleted != 0 {
+				uids = append(uids, c.recs[i].uid)
+			}
+		}
+	}
+	return uids, false
 }
 
 // octets is about what the generation takes in memory.
 func (g *generation) octets() int64 {
 	var n int64 = 200
 	for _, c := range g.chunks {
-		n += int64(cap(c.recs))*48 + 100
+		n += c.octets()
 	}
 	return n
 }
@@ -184,6 +230,7 @@ type event struct {
 	refresh  bool     // read from the rows: what is known of it already does no harm
 	whole    bool     // with refresh: there, and not removed, tells what vanished
 	there    []UID    // ascending: all entries of the mailbox
+	unmapped bool     // the map of UIDs was wrong: what was made of it must go
 
 	keepFlags, setFlags       Flags
 	keepKeywords, setKeywords uint64
@@ -197,14 +244,19 @@ type index struct {
 
 	registered int64 // octets that indexes.used counts for it; guarded by indexes.mu
 
-	mu       sync.RWMutex // guards what follows
-	gen      *generation  // nil: not loaded
-	loading  *indexLoad
-	modseq   ModSeq // of the newest change in gen
-	keywords []string
-	recent   UID // entries from here on no session has been told of
-	views    map[*View]struct{}
-	gone     bool // the mailbox was deleted
+	mu        sync.RWMutex // guards what follows
+	gen       *generation  // nil: not loaded
+	loading   *indexLoad
+	modseq    ModSeq // of the newest change in gen
+	suspect   bool   // gen came from a map of UIDs that is wrong: it goes with the last View
+	since     ModSeq // changes up to here were in the rows that gen was made of
+	seenBelow UID    // the entries below have \Seen
+	unreadAt  ModSeq // of the newest change that took \Seen from an entry
+	keywords  []string
+	lately    []*chunk // that were read last
+	recent    UID      // entries from here on no session has been told of
+	views     map[*View]struct{}
+	gone      bool // the mailbox was deleted
 
 	namesMu sync.Mutex
 	names   map[uint64][]string // keyword sets as names, made when asked for
@@ -221,8 +273,9 @@ func (ix *index) apply(e *event) {
 	if e.keywords != nil {
 		ix.setKeywords(e.keywords)
 	}
+	ix.suspect = ix.suspect || e.unmapped
 	switch {
-	case ix.gen != nil:
+	case ix.gen != nil && e.modseq > ix.since:
 		ix.change(e)
 	case ix.loading != nil:
 		ix.loading.missed = append(ix.loading.missed, *e)
@@ -253,36 +306,27 @@ func (ix *index) change(e *event) {
 
 // flag changes flags in place.
 func (ix *index) flag(e *event) {
-	g := ix.gen
-	i, j := 0, 0 // chunk, record: UIDs ascend, so the place only moves forward
-	for _, uid := range e.flagged {
-		for i < len(g.chunks) && g.chunks[i].recs[len(g.chunks[i].recs)-1].uid < uid {
-			i, j = i+1, 0
-		}
-		if i == len(g.chunks) {
+	if e.keepFlags&Seen == 0 && e.setFlags&Seen == 0 {
+		ix.unread(e.flagged[0], e.modseq)
+	}
+	uids := e.flagged
+	for _, c := range ix.gen.chunks {
+		if len(uids) == 0 {
 			return
 		}
-		c := g.chunks[i]
-		if j < len(c.recs) && c.recs[j].uid < uid {
-			rest := c.recs[j:]
-			j += sort.Search(len(rest), func(k int) bool { return rest[k].uid >= uid })
+		hi := c.last()
+		n := sort.Search(len(uids), func(k int) bool { return uids[k] > hi })
+		if n > 0 {
+			c.flag(e, uids[:n])
 		}
-		r := &c.recs[j]
-		if r.uid != uid {
-			continue
-		}
-		was := r.flags
-		r.flags = r.flags&e.keepFlags | e.setFlags
-		r.keywords = r.keywords&e.keepKeywords | e.setKeywords
-		r.modseq = e.modseq
-		c.maxMod = max(c.maxMod, e.modseq)
-		switch {
-		case was&Seen == 0 && r.flags&Seen != 0:
-			c.unseen--
-		case was&Seen != 0 && r.flags&Seen == 0:
-			c.unseen++
-		}
+		uids = uids[n:]
 	}
+}
+
+// unread notes that an entry may have lost \Seen, the first one being uid; ix.mu is held.
+func (ix *index) unread(uid UID, modseq ModSeq) {
+	ix.seenBelow = min(ix.seenBelow, uid)
+	ix.unreadAt = max(ix.unreadAt, modseq)
 }
 
 // vanish marks the mailbox as deleted.

@@ -285,6 +285,9 @@ func (w *work) bury(tx *Tx, b *workBox, actor string) error {
 			return err
 		}
 	}
+	if err := tx.deleteMap(w.id, id); err != nil {
+		return err
+	}
 	if err := tx.exec(`INSERT INTO mailbox_tombstone (account_id, modseq, mailbox_id) VALUES ($1, $2, $3)`, w.id, modseq, id); err != nil {
 		return err
 	}

@@ -18,8 +18,19 @@ import (
 // follow as clients do: by what Sync tells them alone.
 func TestStoreBehavesAsTheModel(t *testing.T) {
 	t.Parallel()
+	behavesAsTheModel(t, storetest.Open)
+}
+
+// TestLargeMailboxesBehaveAsTheModel is the same where mailboxes of five messages are large: opened by their maps, read in
+// chunks of four, and given back all the time.
+func TestLargeMailboxesBehaveAsTheModel(t *testing.T) {
+	t.Parallel()
+	behavesAsTheModel(t, storetest.OpenSmall)
+}
+
+func behavesAsTheModel(t *testing.T, open storetest.Opener) {
 	dir := t.TempDir()
-	shared := &modelStore{t: t, dir: dir, s: storetest.Open(t, dir, nil)}
+	shared := &modelStore{t: t, dir: dir, open: open, s: open(t, dir, nil)}
 	rapid.Check(t, func(rt *rapid.T) {
 		shared.accounts++
 		m := &model{shared: shared, acct: shared.accounts, boxes: map[string]*modelBox{}}
@@ -31,7 +42,7 @@ func TestStoreBehavesAsTheModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"deliver": m.deliver, "append": m.append, "flags": m.flags, "copy": m.copy, "move": m.move, "expunge": m.expunge,
 			"create": m.create, "rename": m.rename, "delete": m.delete, "open": m.open, "sync": m.sync, "restart": m.restart,
-			"": m.check,
+			"verify": m.verify, "": m.check,
 		})
 	})
 }
@@ -39,6 +50,7 @@ func TestStoreBehavesAsTheModel(t *testing.T) {
 type modelStore struct {
 	t        *testing.T
 	dir      string
+	open     storetest.Opener
 	s        *store.Store
 	accounts store.AccountID
 	contents int
@@ -167,7 +179,11 @@ func (m *model) append(rt *rapid.T) {
 	b := m.box(rt, "mailbox")
 	var msgs []store.NewMessage
 	var want []store.UID
-	for range rapid.IntRange(1, 5).Draw(rt, "n") {
+	most := 5
+	if rapid.IntRange(0, 9).Draw(rt, "many") == 0 {
+		most = 60
+	}
+	for range rapid.IntRange(1, most).Draw(rt, "n") {
 		text := m.text(rt)
 		f, k := m.drawFlags(rt)
 		msgs = append(msgs, store.NewMessage{Content: strings.NewReader(text), Flags: f, Keywords: k})
@@ -402,6 +418,31 @@ func (c *client) compare(rt *rapid.T) {
 	}
 }
 
+// marked checks what a View says of flags, with a client that has been told of everything.
+func (c *client) marked(rt *rapid.T) {
+	unseen := 0
+	var deleted []store.UID
+	for i, u := range c.list {
+		flags := c.box.entries[u].flags
+		if unseen == 0 && flags&store.Seen == 0 {
+			unseen = i + 1
+		}
+		if flags&store.Deleted != 0 {
+			deleted = append(deleted, u)
+		}
+	}
+	if got, err := c.v.FirstUnseen(); err != nil || got != unseen {
+		rt.Fatalf("first unseen %d, %v; want %d", got, err, unseen)
+	}
+	if got, err := c.v.Deleted(); err != nil || !slices.Equal(got, deleted) {
+		rt.Fatalf("deleted %v, %v; want %v", got, err, deleted)
+	}
+	all := 0
+	if err := c.v.ChangedSince(0, func(int, *store.Entry) bool { all++; return true }); err != nil || all != len(c.list) {
+		rt.Fatalf("%d changed ever, %v; want %d", all, err, len(c.list))
+	}
+}
+
 func (m *model) closeViews() {
 	for _, c := range m.clients {
 		c.v.Close()
@@ -417,8 +458,16 @@ func (m *model) restart(rt *rapid.T) {
 	if err := m.store().Close(); err != nil {
 		rt.Fatal(err)
 	}
-	m.shared.s = storetest.Open(m.shared.t, m.shared.dir, nil)
+	m.shared.s = m.shared.open(m.shared.t, m.shared.dir, nil)
 	if err := m.store().Housekeep(rt.Context()); err != nil {
+		rt.Fatal(err)
+	}
+}
+
+// verify proves the rows of the account.
+func (m *model) verify(rt *rapid.T) {
+	found := func(p store.Problem) { rt.Errorf("%+v", p) }
+	if _, err := m.store().Verify(rt.Context(), store.VerifyOptions{Account: m.acct, RowsOnly: true, Found: found}); err != nil {
 		rt.Fatal(err)
 	}
 }
@@ -451,14 +500,19 @@ func (m *model) checkBox(rt *rapid.T, want *modelBox) {
 		rt.Fatal(err)
 	}
 	defer v.Close()
-	(&client{v, want, want.uids()}).compare(rt)
+	c := &client{v, want, want.uids()}
+	c.marked(rt)
+	c.compare(rt)
 	var buf []byte
-	v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
+	readErr := v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
 		if buf, err = m.store().ReadBlob(rt.Context(), m.acct, e.Message, buf); err != nil || !bytes.Equal(buf, []byte(want.entries[e.UID].text)) {
 			rt.Fatalf("content of %d: %q, %v; want %q", e.UID, buf, err, want.entries[e.UID].text)
 		}
 		return true
 	})
+	if readErr != nil {
+		rt.Fatal(readErr)
+	}
 	dead, err := m.store().Vanished(rt.Context(), m.acct, want.id, 0)
 	slices.Sort(want.dead)
 	if err != nil || !slices.Equal(dead, want.dead) {

@@ -154,17 +154,15 @@ func (r *record) scan(rows *sql.Rows) error {
 func (ix *index) renew(records []record, removed []UID) {
 	for i := range records {
 		r := &records[i]
+		if r.flags&Seen == 0 {
+			ix.unread(r.uid, r.modseq)
+		}
 		if r.uid > ix.gen.last() {
 			ix.gen.append(*r)
 			continue
 		}
-		pos := ix.gen.find(r.uid)
-		if pos >= ix.gen.total {
-			continue
-		}
-		c, j := ix.gen.place(pos)
-		if c.recs[j].uid == r.uid && c.recs[j].modseq < r.modseq {
-			c.replace(j, r)
+		if c, _, ok := ix.gen.lookup(r.uid); ok {
+			c.renew(*r)
 		}
 	}
 	ix.lose(removed)
@@ -172,7 +170,7 @@ func (ix *index) renew(records []record, removed []UID) {
 
 // lose takes entries out, those that are known; ix.mu is held.
 func (ix *index) lose(removed []UID) {
-	known := slices.ContainsFunc(removed, func(uid UID) bool { _, ok := ix.gen.lookup(uid); return ok })
+	known := slices.ContainsFunc(removed, func(uid UID) bool { _, _, ok := ix.gen.lookup(uid); return ok })
 	if known {
 		ix.gen = ix.gen.without(removed)
 	}
@@ -183,9 +181,9 @@ func (ix *index) lose(removed []UID) {
 func (ix *index) loseOthers(there []UID) {
 	var gone []UID
 	for _, c := range ix.gen.chunks {
-		for i := range c.recs {
-			if _, ok := slices.BinarySearch(there, c.recs[i].uid); !ok {
-				gone = append(gone, c.recs[i].uid)
+		for j := range c.len() {
+			if _, ok := slices.BinarySearch(there, c.uid(j)); !ok {
+				gone = append(gone, c.uid(j))
 			}
 		}
 	}
@@ -197,24 +195,4 @@ func (ix *index) raiseRecent(from UID) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	ix.recent = max(ix.recent, from)
-}
-
-// place returns the chunk of a position and the number in it.
-func (g *generation) place(pos int) (*chunk, int) {
-	i, _ := slices.BinarySearchFunc(g.starts, pos, func(start, pos int) int {
-		if start <= pos {
-			return -1
-		}
-		return 1
-	})
-	return g.chunks[i-1], pos - g.starts[i-1]
-}
-
-// replace changes a record in place and keeps the chunk's summary.
-func (c *chunk) replace(j int, r *record) {
-	if c.recs[j].flags&Seen == 0 {
-		c.unseen--
-	}
-	c.recs[j] = *r
-	c.note(r)
 }

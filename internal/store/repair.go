@@ -54,7 +54,7 @@ func (s *Store) Repair(ctx context.Context, opts RepairOptions) (Repaired, error
 	if err != nil {
 		return r.out, err
 	}
-	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.contents, r.refsAndSegments, r.strays, r.search} {
+	for _, step := range []func(context.Context) error{r.fromPacks, r.messages, r.accounts, r.maps, r.contents, r.refsAndSegments, r.strays, r.search} {
 		if err := step(ctx); err != nil {
 			return r.out, fmt.Errorf("store: repair: %w", err)
 		}
@@ -200,6 +200,17 @@ func (r *repair) accounts(ctx context.Context) error {
 			return w.reshare(tx)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maps forgets the maps of mailboxes that differ from the entries.
+func (r *repair) maps(ctx context.Context) error {
+	for _, p := range r.of(ProblemMap) {
+		err := r.fix(ctx, p, "the map is made anew when the mailbox is opened", func(tx *Tx) error { return tx.onMap(p.Account, p.Mailbox, distrust) })
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}

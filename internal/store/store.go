@@ -21,6 +21,7 @@ type Options struct {
 	Logger       *slog.Logger
 	IndexSize    int64 // octets of memory for the indexes of mailboxes that no View uses, 256 MiB
 	SummaryCache int64 // octets of memory for summaries that were read, about, 32 MiB
+	IndexChunk   int   // entries of a mailbox that are read into memory together, 1,024; up to twice as many are read when it is opened
 	MaxAccounts  int   // accounts held in memory that nobody uses, 10,000
 	MaxMailboxes int   // mailboxes of one account, 10,000
 	Policy       Policy
@@ -43,6 +44,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.SummaryCache == 0 {
 		o.SummaryCache = 32 << 20
+	}
+	if o.IndexChunk == 0 {
+		o.IndexChunk = chunkSize
 	}
 	if o.MaxAccounts == 0 {
 		o.MaxAccounts = 10_000

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"sort"
 )
 
 // uidSet is a set of UIDs as ascending ranges that don't touch.
@@ -26,6 +27,98 @@ func uidSetOf(uids []UID) uidSet {
 		set = append(set, uidRange{u, u})
 	}
 	return set
+}
+
+// add adds a UID above all that are in the set.
+func (set uidSet) add(uid UID) uidSet { return set.addRange(uidRange{uid, uid}) }
+
+// addRange adds a range above all that is in the set.
+func (set uidSet) addRange(r uidRange) uidSet {
+	if n := len(set); n > 0 && set[n-1].hi+1 == r.lo {
+		set[n-1].hi = r.hi
+		return set
+	}
+	return append(set, r)
+}
+
+// count returns how many UIDs are in the set.
+func (set uidSet) count() int {
+	n := 0
+	for _, r := range set {
+		n += r.count()
+	}
+	return n
+}
+
+func (r uidRange) count() int { return int(r.hi-r.lo) + 1 }
+
+// at returns the UID at a position from 0.
+func (set uidSet) at(pos int) UID {
+	for _, r := range set {
+		if pos < r.count() {
+			return r.lo + UID(pos)
+		}
+		pos -= r.count()
+	}
+	return 0
+}
+
+// below returns how many UIDs of the set are below uid.
+func (set uidSet) below(uid UID) int {
+	n := 0
+	for _, r := range set {
+		if uid <= r.lo {
+			break
+		}
+		n += uidRange{r.lo, min(r.hi, uid-1)}.count()
+	}
+	return n
+}
+
+// meets tells whether a UID of a range is in the set.
+func (set uidSet) meets(r uidRange) bool {
+	i := sort.Search(len(set), func(i int) bool { return set[i].hi >= r.lo })
+	return i < len(set) && set[i].lo <= r.hi
+}
+
+// list returns the UIDs one by one.
+func (set uidSet) list() []UID {
+	uids := make([]UID, 0, set.count())
+	for _, r := range set {
+		for n := range r.count() {
+			uids = append(uids, r.lo+UID(n))
+		}
+	}
+	return uids
+}
+
+// without returns the set without some UIDs, which ascend, and adds those that were there to removed.
+func (set uidSet) without(uids, removed []UID) (left uidSet, _ []UID) {
+	for _, r := range set {
+		for len(uids) > 0 && uids[0] < r.lo {
+			uids = uids[1:]
+		}
+		for len(uids) > 0 && uids[0] <= r.hi {
+			uid := uids[0]
+			uids = uids[1:]
+			if uid < r.lo {
+				continue // given twice
+			}
+			removed = append(removed, uid)
+			if uid > r.lo {
+				left = append(left, uidRange{r.lo, uid - 1})
+			}
+			if uid == r.hi {
+				r.lo, r.hi = 1, 0
+				break
+			}
+			r.lo = uid + 1
+		}
+		if r.lo <= r.hi {
+			left = append(left, r)
+		}
+	}
+	return left, removed
 }
 
 // maxRanges is how many ranges get a statement each. More are given to one statement as a list of numbers.

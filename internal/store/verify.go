@@ -26,6 +26,7 @@ const (
 	ProblemSegment  ProblemKind = "segment"  // the octets of a segment are accounted wrongly
 	ProblemSearch   ProblemKind = "search"   // the index of text lacks something, or has what is gone
 	ProblemMissing  ProblemKind = "missing"  // an object that rows name is not in the bucket
+	ProblemMap      ProblemKind = "map"      // the map of a large mailbox's UIDs differs from its entries
 	ProblemStray    ProblemKind = "stray"    // octets in the database, or an object in the bucket, that no row names
 )
 
@@ -205,7 +206,7 @@ func (v *verification) accounts(ctx context.Context) error {
 func (v *verification) account(ctx context.Context, acct AccountID) error {
 	return v.s.reads.snapshot(ctx, func(q *reader) error {
 		a := &accountCheck{v: v, q: q, id: acct, sums: make(map[MailboxID]*boxSums), names: make(map[MailboxID]string)}
-		for _, step := range []func() error{a.entries, a.expunged, a.mailboxes, a.sharing} {
+		for _, step := range []func() error{a.readMaps, a.entries, a.expunged, a.mailboxes, a.compareMaps, a.sharing} {
 			if err := step(); err != nil {
 				return err
 			}

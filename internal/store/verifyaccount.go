@@ -15,6 +15,7 @@ type accountCheck struct {
 	sums     map[MailboxID]*boxSums
 	names    map[MailboxID]string
 	messages []int64 // of all entries, those too that can be restored
+	maps     map[MailboxID]*boxMap
 }
 
 // boxSums is what the entries of a mailbox come to.
@@ -42,6 +43,9 @@ func (a *accountCheck) entries() error {
 			p.Text = fmt.Sprintf("UID %d stands behind UID %d", r.uid, b.uid)
 			a.v.found(p)
 		}
+		if m := a.maps[box]; m != nil && r.uid > b.uid {
+			m.note(&r)
+		}
 		b.add(1, r.flags, int64(r.size))
 		b.uid, b.modseq = max(b.uid, r.uid), max(b.modseq, r.modseq)
 		switch {
@@ -58,6 +62,58 @@ func (a *accountCheck) entries() error {
 	}, `SELECT e.mailbox_id, e.uid, e.message_id, e.flags, e.modseq, e.size, m.message_id, m.size, m.blob_id FROM entry AS e
 		LEFT JOIN message AS m ON m.message_id = e.message_id AND m.account_id = e.account_id
 		WHERE e.account_id = $1 ORDER BY e.mailbox_id, e.uid`, a.id)
+}
+
+// boxMap is what uid_map says of a mailbox, and what its entries say.
+type boxMap struct {
+	gone      int64
+	seenBelow UID
+	next      UID
+	uids      uidSet
+	unseen    UID // the first entry without \Seen
+}
+
+func (m *boxMap) note(r *entryRow) {
+	m.uids = m.uids.add(r.uid)
+	if m.unseen == 0 && r.flags&Seen == 0 {
+		m.unseen = r.uid
+	}
+}
+
+func (a *accountCheck) readMaps() error {
+	a.maps = make(map[MailboxID]*boxMap)
+	return a.q.each(func(rows *sql.Rows) error {
+		var box MailboxID
+		m := &boxMap{}
+		err := rows.Scan(&box, &m.gone, &m.seenBelow, &m.next)
+		a.maps[box] = m
+		return err
+	}, `SELECT u.mailbox_id, u.gone, u.seen_below, m.uid_next FROM uid_map AS u
+		JOIN mailbox AS m ON m.account_id = u.account_id AND m.mailbox_id = u.mailbox_id WHERE u.account_id = $1`, a.id)
+}
+
+// compareMaps compares the maps of large mailboxes with their entries.
+func (a *accountCheck) compareMaps() error {
+	for box, m := range a.maps {
+		text := ""
+		uids, err := readMap(a.q, a.id, box, m.next)
+		switch {
+		case errors.Is(err, errMap):
+			text = err.Error()
+		case err != nil:
+			return err
+		case !slices.Equal(uids, m.uids):
+			text = fmt.Sprintf("%d UIDs are taken by the map, there are %d entries, or others", uids.count(), m.uids.count())
+		case m.gone != int64(m.next)-1-int64(m.uids.count()):
+			text = fmt.Sprintf("%d UIDs are gone by the map, %d have no entry", m.gone, int64(m.next)-1-int64(m.uids.count()))
+		case m.unseen != 0 && m.unseen < m.seenBelow:
+			text = fmt.Sprintf("UID %d is unseen, all below %d are recorded as seen", m.unseen, m.seenBelow)
+		default:
+			continue
+		}
+		a.v.found(Problem{Kind: ProblemMap, Account: a.id, Mailbox: box, Text: text})
+	}
+	return nil
 }
 
 // name notes that an entry names a message.

@@ -173,7 +173,7 @@ func (v *View) UID(seq int) UID {
 	}
 	v.ix.mu.RLock()
 	defer v.ix.mu.RUnlock()
-	return v.gen.at(seq - 1).uid
+	return v.gen.uid(seq - 1)
 }
 
 // Seq returns the sequence number of a UID.
@@ -211,21 +211,32 @@ func (v *View) ceil(uid UID) int {
 	return v.n + i + 1
 }
 
-// record returns the newest state of a sequence number; the index is locked for reading.
-func (v *View) record(seq int) (*record, bool) {
+// record returns the newest state of a sequence number, or the chunk that must be read before; neither when the entry is
+// gone. The index is locked for reading.
+func (v *View) record(seq int) (r *record, unread *chunk) {
 	if seq < 1 || seq > v.Len() {
-		return nil, false
+		return nil, nil
 	}
-	if v.gen == v.ix.gen {
-		return v.gen.at(seq - 1), true
+	var c *chunk
+	var j int
+	ok := true
+	switch {
+	case seq > v.n:
+		c, j, ok = v.ix.gen.lookup(v.extra[seq-v.n-1])
+	case v.gen == v.ix.gen:
+		c, j = v.gen.place(seq - 1)
+	default:
+		c, j, ok = v.ix.gen.lookup(v.gen.uid(seq - 1))
 	}
-	uid := UID(0)
-	if seq > v.n {
-		uid = v.extra[seq-v.n-1]
-	} else {
-		uid = v.gen.at(seq - 1).uid
+	switch {
+	case !ok:
+		return nil, nil
+	case !c.loaded():
+		return nil, c
+	case c.recs[j].message == 0:
+		return nil, nil
 	}
-	return v.ix.gen.lookup(uid)
+	return &c.recs[j], nil
 }
 
 // entry writes a record into e; the index is locked for reading.
@@ -237,20 +248,14 @@ func (ix *index) entry(r *record, e *Entry) {
 	e.SavedAt = time.Unix(int64(r.saved), 0).UTC()
 }
 
-// Entry returns the newest state of an entry; false when it was expunged meanwhile.
+// Entry returns the newest state of an entry; false when it was expunged meanwhile, or can't be read.
 func (v *View) Entry(seq int) (Entry, bool) {
-	var e Entry
-	if v.ix == nil {
-		return e, false
+	var out Entry
+	found := false
+	if err := v.Entries(seq, seq, func(_ int, e *Entry) bool { out, found = *e, true; return false }); err != nil {
+		v.s.log.Error("store: an entry can't be read", "number", seq, "err", err)
 	}
-	v.ix.mu.RLock()
-	defer v.ix.mu.RUnlock()
-	r, ok := v.record(seq)
-	if !ok {
-		return e, false
-	}
-	v.ix.entry(r, &e)
-	return e, true
+	return out, found
 }
 
 // batch is how many entries are read under one lock.
@@ -265,18 +270,24 @@ var batches = sync.Pool{New: func() any { return new(entryBatch) }}
 
 // Entries calls fn for the entries from first to last, until it returns false. Entries that were expunged meanwhile are
 // left out. The Entry is used again for the next call. No lock is held while fn runs, so that it may write to the network.
-func (v *View) Entries(first, last int, fn func(seq int, e *Entry) bool) {
+// An error says that the database could not be read; fn was called for some entries then.
+func (v *View) Entries(first, last int, fn func(seq int, e *Entry) bool) error {
 	first, last = max(first, 1), min(last, v.Len())
 	if first > last {
-		return
+		return nil
 	}
 	b := batches.Get().(*entryBatch)
 	defer batches.Put(b)
 	for seq := first; seq <= last; {
 		n := 0
+		var r *record
+		var unread *chunk
 		v.ix.mu.RLock()
 		for ; seq <= last && n < batch; seq++ {
-			if r, ok := v.record(seq); ok {
+			if r, unread = v.record(seq); unread != nil {
+				break
+			}
+			if r != nil {
 				b.seqs[n] = seq
 				v.ix.entry(r, &b.entries[n])
 				n++
@@ -285,48 +296,72 @@ func (v *View) Entries(first, last int, fn func(seq int, e *Entry) bool) {
 		v.ix.mu.RUnlock()
 		for i := range n {
 			if !fn(b.seqs[i], &b.entries[i]) {
-				return
+				return nil
+			}
+		}
+		if unread != nil {
+			if err := v.ix.read(v.s, unread); err != nil {
+				return err
 			}
 		}
 	}
+	return nil
 }
 
 // ChangedSince calls fn for the entries with a higher MODSEQ (RFC 7162, section 3.1.4), as Entries does.
-func (v *View) ChangedSince(since ModSeq, fn func(seq int, e *Entry) bool) {
+func (v *View) ChangedSince(since ModSeq, fn func(seq int, e *Entry) bool) error {
 	if v.ix == nil {
-		return
+		return nil
 	}
-	for _, seq := range v.changed(since, v.last) {
-		e, ok := v.Entry(seq)
-		if ok && !fn(seq, &e) {
-			return
+	seqs, err := v.changed(since, v.last)
+	if err != nil {
+		return err
+	}
+	more := true
+	for i := 0; i < len(seqs) && more; i++ {
+		err := v.Entries(seqs[i], seqs[i], func(seq int, e *Entry) bool { more = fn(seq, e); return more })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changed returns the sequence numbers of entries with a MODSEQ above since and a UID up to last.
+func (v *View) changed(since ModSeq, last UID) ([]int, error) {
+	var uids []UID
+	var seqs []int
+	in := uidRange{0, last}
+	same, asked := true, false
+	for {
+		var unread *chunk
+		v.ix.mu.RLock()
+		same = same && v.gen == v.ix.gen
+		uids, seqs, unread = v.ix.gen.changed(since, in, uids, seqs)
+		if unread != nil {
+			in.lo = unread.first()
+		}
+		v.ix.mu.RUnlock()
+		var err error
+		switch {
+		case unread == nil && same:
+			return seqs, nil
+		case unread == nil:
+			return v.numbers(uids), nil
+		case asked:
+			err = v.ix.read(v.s, unread)
+		default:
+			asked, err = true, v.ix.narrow(v.s, since)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 }
 
-// changed returns the sequence numbers of entries with a MODSEQ above since and a UID up to last.
-func (v *View) changed(since ModSeq, last UID) []int {
-	v.ix.mu.RLock()
-	g := v.ix.gen
-	var uids []UID
-	var seqs []int
-	for i, c := range g.chunks {
-		if c.maxMod <= since {
-			continue
-		}
-		for j := range c.recs {
-			if r := &c.recs[j]; r.modseq > since && r.uid <= last {
-				uids = append(uids, r.uid)
-				seqs = append(seqs, g.starts[i]+j+1)
-			}
-		}
-	}
-	same := g == v.gen
-	v.ix.mu.RUnlock()
-	if same {
-		return seqs
-	}
-	seqs = seqs[:0]
+// numbers returns the sequence numbers of those UIDs that this session knows.
+func (v *View) numbers(uids []UID) []int {
+	seqs := make([]int, 0, len(uids))
 	for _, uid := range uids {
 		if seq, ok := v.Seq(uid); ok {
 			seqs = append(seqs, seq)
@@ -336,26 +371,25 @@ func (v *View) changed(since ModSeq, last UID) []int {
 }
 
 // FirstUnseen returns the sequence number of the first message without \Seen, 0 when there is none.
-func (v *View) FirstUnseen() int {
+func (v *View) FirstUnseen() (int, error) {
 	if v.ix == nil {
-		return 0
+		return 0, nil
 	}
-	v.ix.mu.RLock()
-	var uid UID
-	for _, c := range v.ix.gen.chunks {
-		if c.unseen == 0 {
-			continue
-		}
-		i := slices.IndexFunc(c.recs, func(r record) bool { return r.flags&Seen == 0 })
-		uid = c.recs[i].uid
-		break
-	}
-	v.ix.mu.RUnlock()
-	if uid == 0 {
-		return 0
+	uid, err := v.ix.firstUnseen(v.s)
+	if uid == 0 || err != nil {
+		return 0, err
 	}
 	seq, _ := v.Seq(uid)
-	return seq
+	return seq, nil
+}
+
+// Deleted returns the UIDs of the messages that this session knows and that are flagged \Deleted, ascending.
+func (v *View) Deleted() ([]UID, error) {
+	if v.ix == nil {
+		return nil, nil
+	}
+	uids, err := v.ix.deleted(v.s)
+	return slices.DeleteFunc(uids, func(uid UID) bool { _, ok := v.Seq(uid); return !ok }), err
 }
 
 // Recent reports whether this session is the first to be told of the message.
@@ -406,7 +440,11 @@ func (v *View) Sync(expunge bool) Update {
 	v.ix.mu.RUnlock()
 	u.Exists = v.Len()
 	if v.modseq > since {
-		u.Changed = v.changed(since, last)
+		var err error
+		if u.Changed, err = v.changed(since, last); err != nil {
+			v.s.log.Error("store: changes can't be read, they are told later", "err", err)
+			v.modseq = since
+		}
 	}
 	if v.last > last {
 		if claimed := v.claim(last); claimed != 0 {
@@ -444,7 +482,7 @@ func (v *View) expunge() []int {
 // listed is Seq for when the index is locked already.
 func (v *View) listed(uid UID) (int, bool) {
 	if pos := v.gen.find(uid); pos < v.n {
-		return pos + 1, v.gen.at(pos).uid == uid
+		return pos + 1, v.gen.uid(pos) == uid
 	}
 	i, ok := slices.BinarySearch(v.extra, uid)
 	return v.n + i + 1, ok
@@ -457,7 +495,7 @@ func (v *View) extend() {
 		v.n = g.total
 	} else {
 		for pos := g.find(v.last + 1); pos < g.total; pos++ {
-			v.extra = append(v.extra, g.at(pos).uid)
+			v.extra = append(v.extra, g.uid(pos))
 		}
 	}
 	v.last = max(v.last, g.last())

@@ -31,6 +31,10 @@ type work struct {
 type workBox struct {
 	box
 	dirty bool // its row must be written
+
+	vanished   []UID     // entries that were removed
+	mapChanged bool      // what uids says must be written
+	draft      *mapDraft // a map for a mailbox that has none
 }
 
 // account gives the account as this transaction leaves it.
@@ -178,6 +182,9 @@ func (w *work) flush(tx *Tx) error {
 			WHERE account_id = $1 AND mailbox_id = $2`,
 			w.id, id, m.UIDNext, m.HighestModSeq, m.Messages, m.Unseen, m.Deleted, m.Size); err != nil {
 			return err
+		}
+		if err := w.flushMap(tx, b); err != nil {
+			return fmt.Errorf("map of mailbox %d: %w", id, err)
 		}
 	}
 	return nil

@@ -35,6 +35,8 @@ var ahead = []string{
 // optional are statements for columns that came with a later schema.
 var optional = []struct{ table, column, statement string }{
 	{"mail_account", "horizon", `UPDATE mail_account SET horizon = modseq`},
+	{"uid_map", "gone", `DELETE FROM uid_map`}, // made anew: now there is a gap
+	{"uid_gap", "gone", `DELETE FROM uid_gap`},
 }
 
 // JumpAhead prepares a database that is an older copy to take the place of the one that went on from it. Nobody may have it

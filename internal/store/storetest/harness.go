@@ -18,7 +18,7 @@ type Opener func(tb testing.TB, dir string, clock func() time.Time) *store.Store
 
 // Run checks that a back-end keeps the contract of package store.
 func Run(t *testing.T, open Opener) {
-	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks, keepChecks, snapshotChecks, proofChecks, returningChecks} {
+	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks, keepChecks, snapshotChecks, proofChecks, returningChecks, mapChecks} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
@@ -218,10 +218,13 @@ func (h *harness) entries(box store.MailboxID) []store.Entry {
 
 func entriesOf(v *store.View) []store.Entry {
 	var out []store.Entry
-	v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
+	err := v.Entries(1, v.Len(), func(_ int, e *store.Entry) bool {
 		out = append(out, *e)
 		return true
 	})
+	if err != nil {
+		panic(fmt.Sprintf("storetest: read the entries: %v", err))
+	}
 	return out
 }
 
@@ -279,12 +282,15 @@ func (h *harness) consistent(acct store.AccountID) {
 	u, err := h.s.Usage(h.Context(), acct)
 	h.ok(err)
 	h.equal("used octets and messages", []int64{u.Bytes, u.Messages}, []int64{octets, messages})
-	h.equal("contents whose references are miscounted", h.number(`SELECT count(*) FROM blob AS b WHERE refs <>
-		(SELECT count(*) FROM message AS m WHERE m.blob_id = b.blob_id) + (SELECT count(*) FROM queue_message AS q WHERE q.blob_id = b.blob_id)`), 0)
-	h.equal("messages whose entries are miscounted", h.number(`SELECT count(*) FROM message AS m WHERE
-		(SELECT count(*) FROM entry AS e WHERE e.account_id = m.account_id AND e.message_id = m.message_id) +
-		(SELECT count(*) FROM expunged_entry AS x WHERE x.account_id = m.account_id AND x.message_id = m.message_id) <>
-		COALESCE((SELECT s.entries FROM shared_message AS s WHERE s.account_id = m.account_id AND s.message_id = m.message_id), 1)`), 0)
+	h.equal("contents whose references are miscounted", h.number(`SELECT count(*) FROM blob AS b LEFT JOIN
+		(SELECT u.blob_id, count(*) AS n FROM (SELECT blob_id FROM message UNION ALL SELECT blob_id FROM queue_message) AS u GROUP BY u.blob_id) AS t
+		ON t.blob_id = b.blob_id WHERE b.refs <> COALESCE(t.n, 0)`), 0)
+	h.equal("messages whose entries are miscounted", h.number(`SELECT count(*) FROM message AS m LEFT JOIN
+		(SELECT u.account_id, u.message_id, count(*) AS n FROM (SELECT account_id, message_id FROM entry UNION ALL
+			SELECT account_id, message_id FROM expunged_entry) AS u GROUP BY u.account_id, u.message_id) AS t
+		ON t.account_id = m.account_id AND t.message_id = m.message_id
+		LEFT JOIN shared_message AS s ON s.account_id = m.account_id AND s.message_id = m.message_id
+		WHERE COALESCE(t.n, 0) <> COALESCE(s.entries, 1)`), 0)
 	h.equal("entries without message", h.number(`SELECT count(*) FROM entry AS e WHERE NOT EXISTS
 		(SELECT 1 FROM message AS m WHERE m.account_id = e.account_id AND m.message_id = e.message_id)`), 0)
 	h.equal("segments whose live octets are miscounted", h.number(`SELECT count(*) FROM segment AS s WHERE live <>

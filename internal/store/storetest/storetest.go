@@ -26,7 +26,16 @@ func New(tb testing.TB) *store.Store {
 // Open opens the store in dir, with SQLite and packs, and closes it at the end of the test. clock may be nil.
 func Open(tb testing.TB, dir string, clock func() time.Time) *store.Store {
 	tb.Helper()
-	return open(tb, dir, clock, nil)
+	return open(tb, dir, clock, nil, 0)
+}
+
+// smallChunk lets a mailbox of five messages be a large one.
+const smallChunk = 2
+
+// OpenSmall is Open for a store that reads the entries of mailboxes a few at a time, as it does with a thousand of a large one.
+func OpenSmall(tb testing.TB, dir string, clock func() time.Time) *store.Store {
+	tb.Helper()
+	return open(tb, dir, clock, nil, smallChunk)
 }
 
 // OpenEncrypted is Open with keys, which it makes at the first time.
@@ -49,10 +58,10 @@ func OpenEncrypted(tb testing.TB, dir string, clock func() time.Time) *store.Sto
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return open(tb, dir, clock, ring)
+	return open(tb, dir, clock, ring, 0)
 }
 
-func open(tb testing.TB, dir string, clock func() time.Time, keys blob.Keys) *store.Store {
+func open(tb testing.TB, dir string, clock func() time.Time, keys blob.Keys, chunk int) *store.Store {
 	tb.Helper()
 	db, err := sqlite.Open(tb.Context(), filepath.Join(dir, "mail.db"), sqlite.Options{})
 	if err != nil {
@@ -62,7 +71,7 @@ func open(tb testing.TB, dir string, clock func() time.Time, keys blob.Keys) *st
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := store.Open(tb.Context(), store.Options{DB: db, Blobs: store.Packs(blobs), Clock: clock})
+	s, err := store.Open(tb.Context(), store.Options{DB: db, Blobs: store.Packs(blobs), Clock: clock, IndexChunk: chunk, IndexSize: indexSize(chunk)})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -84,3 +93,6 @@ func Account(tb testing.TB, s *store.Store, id store.AccountID) {
 		tb.Fatal(err)
 	}
 }
+
+// indexSize is memory for the indexes of small chunks, so little that records are given back all the time; 0 for others.
+func indexSize(chunk int) int64 { return int64(chunk) * 500 }

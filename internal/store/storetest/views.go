@@ -37,7 +37,7 @@ func sequenceStable(h *harness) {
 	e, ok := v.Entry(3)
 	h.equal("entry 3", []any{e.UID, ok, v.UID(2), v.UID(4)}, []any{3, true, 2, 4})
 	var seqs []int
-	v.Entries(1, 5, func(seq int, _ *store.Entry) bool { seqs = append(seqs, seq); return true })
+	h.ok(v.Entries(1, 5, func(seq int, _ *store.Entry) bool { seqs = append(seqs, seq); return true }))
 	h.equal("entries", seqs, []int{1, 3, 5})
 	u = v.Sync(true)
 	h.equal("with expunges", []any{u.Expunged, u.Exists}, []any{[]int{4, 2}, 3})
@@ -127,16 +127,16 @@ func changedSince(h *harness) {
 	defer v.Close()
 	h.expunge(in, 1)
 	var got []int
-	v.ChangedSince(since, func(seq int, e *store.Entry) bool {
+	h.ok(v.ChangedSince(since, func(seq int, e *store.Entry) bool {
 		got = append(got, seq, int(e.UID))
 		return true
-	})
+	}))
 	h.equal("changed", got, []int{2, 2, 4, 4})
 	got = nil
-	v.ChangedSince(0, func(seq int, _ *store.Entry) bool {
+	h.ok(v.ChangedSince(0, func(seq int, _ *store.Entry) bool {
 		got = append(got, seq)
 		return len(got) < 2
-	})
+	}))
 	h.equal("stopped", got, []int{2, 3})
 }
 
@@ -199,16 +199,21 @@ func firstUnseen(h *harness) {
 	uids := h.fill(in, 4)
 	v := h.view(in)
 	defer v.Close()
-	h.equal("none seen", v.FirstUnseen(), 1)
+	first := func() int {
+		n, err := v.FirstUnseen()
+		h.ok(err)
+		return n
+	}
+	h.equal("none seen", first(), 1)
 	h.flags(in, uids[:2], store.FlagsAdd, store.Seen)
-	h.equal("two seen", v.FirstUnseen(), 3)
+	h.equal("two seen", first(), 3)
 	h.flags(in, uids, store.FlagsAdd, store.Seen)
-	h.equal("all seen", v.FirstUnseen(), 0)
+	h.equal("all seen", first(), 0)
 	h.flags(in, uids[3:], store.FlagsRemove, store.Seen)
-	h.equal("the last", v.FirstUnseen(), 4)
+	h.equal("the last", first(), 4)
 	h.expunge(in, 4)
 	v.Sync(true)
-	h.equal("gone", v.FirstUnseen(), 0)
+	h.equal("gone", first(), 0)
 }
 
 func told(h *harness) {
