@@ -62,7 +62,7 @@ func kinded(err error) error {
 	switch {
 	case errors.Is(err, backup.ErrNoRepository), errors.Is(err, os.ErrNotExist):
 		return control.Errorf(control.NotFound, "%w", err)
-	case errors.Is(err, backup.ErrIdentity), errors.Is(err, backup.ErrNoRecipients):
+	case errors.Is(err, backup.ErrIdentity), errors.Is(err, backup.ErrNoRecipients), errors.Is(err, backup.ErrNewer):
 		return control.Errorf(control.Invalid, "%w", err)
 	}
 	return err
@@ -185,16 +185,26 @@ type listedBackup struct {
 	Octets   int64         `json:"octets"` // of all objects that it needs
 	Bundles  int           `json:"bundles"`
 	Host     string        `json:"host"`
+	Program  string        `json:"program"`
+	Schema   int64         `json:"schema"`
 	Readable []string      `json:"recipients"`
 }
 
 func listed(b backup.Backup) listedBackup {
 	m := b.Manifest
-	out := listedBackup{ID: b.ID, Created: m.Created, Counts: m.Counts, Added: m.Added, Octets: m.Catalog.Size, Bundles: len(m.Bundles), Host: m.Host, Readable: m.Recipients}
+	out := listedBackup{ID: b.ID, Created: m.Created, Counts: m.Counts, Added: m.Added, Octets: m.Catalog.Size, Bundles: len(m.Bundles), Host: m.Host, Program: m.Program, Schema: m.Schema, Readable: m.Recipients}
 	for _, p := range m.Bundles {
 		out.Octets += p.Size
 	}
 	return out
+}
+
+// madeBy is the version of the program that made the backup, and its schema.
+func (b listedBackup) madeBy() string {
+	if b.Schema == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s (%d)", b.Program, b.Schema)
 }
 
 func (c *backupList) Run(s *session) error {
@@ -227,9 +237,9 @@ func (c *backupList) Run(s *session) error {
 		return err
 	}
 	return s.print(out, func(p *printer) {
-		p.row("BACKUP", "CREATED", "ACCOUNTS", "MESSAGES", "MAIL", "ADDED", "NEEDS")
+		p.row("BACKUP", "CREATED", "ACCOUNTS", "MESSAGES", "MAIL", "ADDED", "NEEDS", "MADE BY")
 		for _, b := range out.Backups {
-			p.row(b.ID, clock(b.Created), b.Counts.Accounts, b.Counts.Messages, config.Size(b.Counts.Octets).Human(), config.Size(b.Added).Human(), config.Size(b.Octets).Human())
+			p.row(b.ID, clock(b.Created), b.Counts.Accounts, b.Counts.Messages, config.Size(b.Counts.Octets).Human(), config.Size(b.Added).Human(), config.Size(b.Octets).Human(), b.madeBy())
 		}
 		for _, x := range out.Problems {
 			p.row("PROBLEM", x)

@@ -20,6 +20,7 @@ type backupRestore struct {
 	Account      string `help:"An account." placeholder:"ADDRESS"`
 	Folder       string `help:"One folder of the account, by the name that it has in the backup." placeholder:"NAME"`
 	Message      uint32 `help:"One message of the folder, by the UID that it has in the backup; --dry-run on the folder shows them." placeholder:"UID"`
+	KeepDamaged  bool   `help:"With --all, go on without messages that the target has lost or damaged. Otherwise one ends the command."`
 	DryRun       bool   `help:"Only say what would come back."`
 	List         int    `help:"How many messages a dry run lists; 0: all." default:"1000" placeholder:"N"`
 	Queue        string `help:"With --all, what becomes of outgoing mail: hold, release, or drop. It may have been sent since the backup." enum:"hold,release,drop" default:"hold" placeholder:"WHAT"`
@@ -48,6 +49,9 @@ func (c *backupRestore) Run(s *session) error {
 	return s.repository(c.targetFlags, func(r *backup.Repository) (err error) {
 		b, err := r.Find(s.ctx, c.Backup)
 		if err != nil {
+			return kinded(err)
+		}
+		if err := b.Newer(server.Schema()); err != nil {
 			return kinded(err)
 		}
 		rd, err := r.Read(s.ctx, b, ids, spool)
@@ -84,7 +88,7 @@ func (c *backupRestore) whole(s *session, cfg *config.Config, rd *backup.Reader)
 	}
 	if !c.DryRun {
 		p := s.progress("octets", out.Counts.Octets)
-		err := server.Restore(s.ctx, cfg, s.logger(), rd, backup.QueueFate(c.Queue), server.Watch{
+		err := server.Restore(s.ctx, cfg, s.logger(), rd, server.RestoreOptions{Queue: backup.QueueFate(c.Queue), KeepDamaged: c.KeepDamaged}, server.Watch{
 			Loaded: func(at store.Loading) {
 				p.about(fmt.Sprintf("%d rows, octets", at.AllRows), at.Octets, out.Counts.Octets)
 			},
@@ -100,7 +104,13 @@ func (c *backupRestore) whole(s *session, cfg *config.Config, rd *backup.Reader)
 			return unavailable(err)
 		}
 	}
-	return s.print(out, func(p *printer) { out.show(p, cfg) })
+	if err := s.print(out, func(p *printer) { out.show(p, cfg) }); err != nil {
+		return err
+	}
+	if len(out.Damaged) > 0 {
+		return quietError{exitFailed}
+	}
+	return nil
 }
 
 func (r *restored) show(p *printer, cfg *config.Config) {

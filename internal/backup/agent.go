@@ -46,6 +46,7 @@ type AgentOptions struct {
 	// identity decrypts everything and compares hashes and counts instead.
 	Restore func(ctx context.Context, rd *Reader, dir string) error
 	Host    string
+	Schema  int64 // of the store
 	Clock   func() time.Time
 	Logger  *slog.Logger
 }
@@ -266,7 +267,7 @@ func (a *Agent) run(ctx context.Context, p Plan, full bool, rec *Record) (err er
 	began := rec.Began
 	out, err := Run(ctx, Options{
 		Snapshot: a.o.Snapshot, Target: t, Recipients: recipients, Dir: a.o.Dir, Full: full, Rate: p.Rate, Keep: p.Keep,
-		Host: a.o.Host, Clock: a.o.Clock, Logger: a.o.Logger,
+		Host: a.o.Host, Schema: a.o.Schema, Clock: a.o.Clock, Logger: a.o.Logger,
 		Progress: func(g Progress) { a.now.Store(&Activity{What: "backup", Began: began, Progress: g}) },
 	})
 	if out != nil {

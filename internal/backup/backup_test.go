@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -587,6 +588,102 @@ func TestOldBackupsGoWithWhatNobodyElseNeeds(t *testing.T) {
 	}
 	if _, err := repo.Find(t.Context(), first.ID); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the first: %v", err)
+	}
+}
+
+func TestABackupOfANewerProgramSaysSo(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	o := g.options(t, filled(3))
+	o.Schema = 30
+	out, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := g.open(t).Find(t.Context(), out.ID)
+	if err != nil || b.Manifest.Program == "" {
+		t.Fatalf("made by %q, %v", b.Manifest.Program, err)
+	}
+	if err := b.Newer(29); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "schema 30") {
+		t.Errorf("a program that knows 29: %v", err)
+	}
+	if err := b.Newer(30); err != nil {
+		t.Errorf("a program that knows 30: %v", err)
+	}
+	old := Backup{out.ID, &Manifest{}} // of a program that didn't write it down
+	if err := old.Newer(1); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBundlesThatAreMostlyDeadAreWrittenAnew lets most mail go: the backup after next needs the old bundles no more, and when
+// the old backups go the target shrinks to what is needed.
+func TestBundlesThatAreMostlyDeadAreWrittenAnew(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	target, err := OpenDir(durable.OS, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, now := newRig(t), time.Now()
+	all := filled(200)
+	few := &memory{tables: map[string][]store.Record{}, broken: map[int]bool{}}
+	for i := 0; i < len(all.contents); i += 10 {
+		few.contents = append(few.contents, all.contents[i])
+	}
+	run := func(m *memory, day int) *Result {
+		m.at = now.AddDate(0, 0, day)
+		o := g.options(t, m)
+		o.Target, o.Keep, o.Clock = target, Retention{Daily: 1}, func() time.Time { return m.at }
+		out, err := Run(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	first := run(all, 0)
+	second := run(few, 2)
+	if second.Pruned.Repacked == 0 || second.Sent > first.Sent/10 {
+		t.Fatalf("the second sent %d of %d octets, and pruned %+v", second.Sent, first.Sent, second.Pruned)
+	}
+	third := run(few, 4)
+	if third.Sent < first.Sent/20 || third.Sent > first.Sent/5 {
+		t.Errorf("the third sent %d octets, the first %d", third.Sent, first.Sent)
+	}
+	repo, err := Open(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := repo.Find(t.Context(), third.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := repo.Verify(t.Context(), b, VerifyOptions{Identities: []age.Identity{g.key.id}}); err != nil || len(v.Problems) > 0 || v.Contents != int64(len(few.contents)) {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	size := func() (octets int64) {
+		list, err := target.List(t.Context(), bundleDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range list {
+			octets += o.Size
+		}
+		return octets
+	}
+	old := time.Now().AddDate(0, 0, -3)
+	list, err := target.List(t.Context(), bundleDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range list { // as if they were as old as the clock says
+		if err := os.Chtimes(filepath.Join(dir, o.Name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := run(few, 6)
+	if last.Pruned.Objects == 0 || last.Sent > third.Sent/2 || size() > first.Sent/4 {
+		t.Errorf("the last sent %d octets, pruned %+v, and %d are left of %d", last.Sent, last.Pruned, size(), first.Sent)
 	}
 }
 

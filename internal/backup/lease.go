@@ -3,6 +3,7 @@ package backup
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type leaseText struct {
 	Token   string    `json:"token"`
 	Host    string    `json:"host"`
 	PID     int       `json:"pid"`
+	Process string    `json:"process"` // random: containers have the same PIDs
 	What    string    `json:"what"`
 	Expires time.Time `json:"expires"`
 }
@@ -51,7 +53,8 @@ func takeLease(ctx context.Context, t Target, clock func() time.Time, what strin
 		return nil, err
 	}
 	host, _ := os.Hostname() // for people
-	l := &lease{target: t, clock: clock, mine: leaseText{Token: token, Host: host, PID: os.Getpid(), What: what}, done: make(chan struct{})}
+	alive.Store(token, nil)
+	l := &lease{target: t, clock: clock, mine: leaseText{Token: token, Host: host, PID: os.Getpid(), Process: process, What: what}, done: make(chan struct{})}
 	err = l.put(ctx)
 	if errors.Is(err, fs.ErrExist) {
 		if err = l.takeOver(ctx); err == nil {
@@ -65,6 +68,7 @@ func takeLease(ctx context.Context, t Target, clock func() time.Time, what strin
 		err = l.check(ctx)
 	}
 	if err != nil {
+		alive.Delete(token)
 		return nil, fmt.Errorf("backup: lease of %s: %w", t, err)
 	}
 	ctx, l.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -103,10 +107,26 @@ func (l *lease) takeOver(ctx context.Context) error {
 			}
 		}
 	}
-	if now := l.clock(); now.Before(other.Expires) && !(l.mine.Host == other.Host && gone(other.PID)) {
+	if now := l.clock(); now.Before(other.Expires) && !(l.mine.Host == other.Host && left(other)) {
 		return fmt.Errorf("%w: %s on %s, until %s unless it is renewed", ErrBusy, other.What, other.Host, other.Expires.UTC().Format(time.RFC3339))
 	}
 	return l.target.Remove(ctx, leaseName)
+}
+
+// process tells this process from all others, and alive are the tokens of its leases.
+var (
+	process = rand.Text()
+	alive   sync.Map
+)
+
+// left tells a lease of this machine whose holder is gone, or of this process, which failed to give it back: the target may
+// not have answered then.
+func left(other leaseText) bool {
+	if other.Process != process {
+		return other.PID != os.Getpid() && gone(other.PID)
+	}
+	_, is := alive.Load(other.Token)
+	return !is
 }
 
 // renew puts the lease anew in time, until it ends.
@@ -162,6 +182,7 @@ func (l *lease) check(ctx context.Context) error {
 func (l *lease) end() error {
 	l.stop()
 	<-l.done
+	defer alive.Delete(l.mine.Token)
 	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
 	defer cancel()
 	if err := l.check(ctx); err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"waxwing/internal/build"
 )
 
 // The names of objects. Those of bundles and catalogs are random: what a bundle holds, nobody learns from its name.
@@ -69,12 +71,26 @@ type Manifest struct {
 	Created    time.Time `json:"created"` // the moment that the backup shows
 	Finished   time.Time `json:"finished"`
 	Host       string    `json:"host"`
+	Program    string    `json:"program,omitempty"` // version that made it
+	Schema     int64     `json:"schema,omitempty"`  // of the store's tables; 0: not written down
 	Recipients []string  `json:"recipients"`
 	Counts     Counts    `json:"counts"`
 	Added      int64     `json:"added"` // octets that this backup added to the repository
 	Catalog    Part      `json:"catalog"`
 	Bundles    []Part    `json:"bundles"`
 }
+
+// Newer is the error of a backup whose tables this program, which knows schemas up to known, can't know all; nil for others.
+func (b Backup) Newer(known int64) error {
+	if b.Manifest.Schema <= known {
+		return nil
+	}
+	return fmt.Errorf("backup %s was made by waxwing %s with schema %d; this is waxwing %s, which knows schemas up to %d: restore it with that version or a newer one, or take an older backup: %w",
+		b.ID, b.Manifest.Program, b.Manifest.Schema, build.Version, known, ErrNewer)
+}
+
+// ErrNewer means that a newer program made a backup.
+var ErrNewer = errors.New("made by a newer program")
 
 // Counts is how much a backup holds.
 type Counts struct {

@@ -44,9 +44,10 @@ func (k Retention) choose(list []Backup) map[string]bool {
 
 // Pruned is what a removal of old backups did.
 type Pruned struct {
-	Backups int   `json:"backups"`
-	Objects int   `json:"objects"`
-	Octets  int64 `json:"octets"`
+	Backups  int   `json:"backups"`
+	Objects  int   `json:"objects"`
+	Octets   int64 `json:"octets"`
+	Repacked int   `json:"repacked"` // bundles, mostly needed by nobody, of which the next backup sends anew what it needs
 }
 
 // pruneGrace is the age below which an object that no backup needs is left: a run that was broken off may go on with it.

@@ -13,6 +13,7 @@ import (
 
 	"filippo.io/age"
 
+	"waxwing/internal/build"
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 )
@@ -38,6 +39,7 @@ type Options struct {
 	Rate       int64                                       // octets a second that are sent at most; 0: no bound
 	Keep       Retention                                   // which backups stay afterwards; zero: all
 	Host       string
+	Schema     int64 // of the store
 	Clock      func() time.Time
 	Logger     *slog.Logger
 	Progress   func(Progress)
@@ -93,6 +95,7 @@ type run struct {
 	open  *bundle
 	kind  Kind
 	used  map[int]struct{} // bundles of the index that the backup needs
+	needs map[int]int64    // octets that it needs of them
 	cat   catalog
 	lost  map[Sum]struct{}
 	done  Progress
@@ -122,7 +125,7 @@ func Run(ctx context.Context, o Options) (out *Result, err error) {
 	defer func() { err = errors.Join(err, l.end()) }()
 	r := &run{
 		opts: o, repo: repo, to: to, digest: recipientsDigest(o.Recipients), lease: l,
-		used: make(map[int]struct{}), lost: make(map[Sum]struct{}),
+		used: make(map[int]struct{}), needs: make(map[int]int64), lost: make(map[Sum]struct{}),
 	}
 	if r.packer, err = newPacker(); err != nil {
 		return nil, err
@@ -136,6 +139,9 @@ func Run(ctx context.Context, o Options) (out *Result, err error) {
 	if !o.Keep.all() {
 		if r.out.Pruned, err = repo.prune(ctx, o.Keep, l, o.Clock()); err != nil {
 			return &r.out, fmt.Errorf("the backup %s is made, but old ones can't be removed: %w", r.out.ID, err)
+		}
+		if r.out.Pruned.Repacked, err = r.repack(); err != nil {
+			return &r.out, fmt.Errorf("the backup %s is made, but not what the next one needs: %w", r.out.ID, err)
 		}
 	}
 	return &r.out, nil
@@ -258,6 +264,7 @@ func (b blobReader) Close() error { return b.blob.Close() }
 func (r *run) piece(ctx context.Context, sum Sum, size int64, open func() (io.ReadCloser, error)) error {
 	if i, ok := r.index.where[sum]; ok {
 		r.used[i] = struct{}{}
+		r.needs[i] += size
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -317,7 +324,11 @@ func (r *run) flush(ctx context.Context) (err error) {
 	if err := r.index.add(known{Part: part, For: r.digest, pieces: b.pieces}); err != nil {
 		return err
 	}
-	r.used[len(r.index.bundles)-1] = struct{}{}
+	last := len(r.index.bundles) - 1
+	r.used[last] = struct{}{}
+	for _, p := range b.pieces {
+		r.needs[last] += p.length
+	}
 	r.out.Bundles++
 	return nil
 }
@@ -353,7 +364,7 @@ func (r *run) commit(ctx context.Context, taken, began time.Time) error {
 		return err
 	}
 	m := &Manifest{
-		Format: format, Created: taken.UTC(), Finished: r.opts.Clock().UTC(), Host: r.opts.Host,
+		Format: format, Created: taken.UTC(), Finished: r.opts.Clock().UTC(), Host: r.opts.Host, Program: build.Version, Schema: r.opts.Schema,
 		Recipients: r.opts.Recipients, Counts: r.count, Added: r.out.Sent, Catalog: part, Bundles: []Part{},
 	}
 	there, err := r.there(ctx)

@@ -2,8 +2,10 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -60,6 +62,14 @@ type boundBody struct {
 	cancel context.CancelFunc
 }
 
+func (b boundBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", errTarget, err)
+	}
+	return n, err
+}
+
 func (b boundBody) Close() error {
 	defer b.cancel()
 	return b.ReadCloser.Close()
@@ -71,6 +81,9 @@ func (b *bucketTarget) Get(ctx context.Context, name string, off, n int64) (io.R
 	body, err := b.bucket.Get(ctx, b.place.Prefix+name, off, n)
 	if err != nil {
 		cancel()
+		if !errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", errTarget, err)
+		}
 		return nil, err
 	}
 	return boundBody{body, cancel}, nil

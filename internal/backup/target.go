@@ -30,6 +30,9 @@ type Target interface {
 	Close() error
 }
 
+// errTarget marks errors of a target that doesn't answer: they say nothing about an object.
+var errTarget = errors.New("the target does not answer as it should")
+
 // Object is what a target knows of an object.
 type Object struct {
 	Name     string // whole, "bundles/..."

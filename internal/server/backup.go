@@ -22,7 +22,7 @@ func (s *State) newAgent() *backup.Agent {
 		Snapshot: func(ctx context.Context) (backup.Snapshot, error) { return s.Store.Snapshot(ctx) },
 		Plan:     func() backup.Plan { return s.Directory.Settings().BackupPlan() },
 		Restore:  s.restoreTest,
-		Host:     s.cfg.Hostname, Logger: s.log.With("part", "backup"),
+		Host:     s.cfg.Hostname, Schema: Schema(), Logger: s.log.With("part", "backup"),
 	})
 }
 
@@ -41,7 +41,13 @@ func (s *State) restoreTest(ctx context.Context, rd *backup.Reader, dir string) 
 		return errors.Join(err, packs.Close(), db.Close())
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	return load(ctx, st, rd.ID, rd, Watch{}, func() error { return nil })
+	damaged := func(c store.ContentInfo, err error) error {
+		if rd.Damaged(c.Sum) {
+			return nil // the backup says so
+		}
+		return err
+	}
+	return load(ctx, st, rd.ID, rd, Watch{}, damaged, func() error { return nil })
 }
 
 // backupLook is how often the server looks whether a backup or a test is due.

@@ -16,13 +16,20 @@ import (
 	"waxwing/internal/durable"
 	"waxwing/internal/store"
 	"waxwing/internal/store/keyring"
+	"waxwing/internal/store/sqlite"
 )
 
 // Watch hears how far a Restore is.
 type Watch struct {
 	Loaded   func(store.Loading)
 	Compared func(store.Compared)
-	Damaged  func(c store.ContentInfo, err error) // a content that was damaged before the backup was made
+	Damaged  func(c store.ContentInfo, err error) // a content that comes back without its octets
+}
+
+// RestoreOptions says how Restore goes about it.
+type RestoreOptions struct {
+	Queue       backup.QueueFate
+	KeepDamaged bool // go on without contents that the repository can't give whole; those that were damaged before are no hindrance
 }
 
 // restoreName is the file that says what is being restored, as long as it is.
@@ -45,9 +52,12 @@ func (r restoring) write(file string) error {
 	return durable.WriteFile(durable.OS, file, raw, 0o600)
 }
 
+// Schema is the newest form of the tables that this program knows, whatever the kind of store.
+func Schema() int64 { return sqlite.Schema() }
+
 // Restore fills the empty store of a configuration with a backup, all counters ahead of it, reads everything back, and
 // compares. Broken off, the same call goes on. It makes the data directory, and keys, when they are missing.
-func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, rd *backup.Reader, queue backup.QueueFate, w Watch) (err error) {
+func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, rd *backup.Reader, o RestoreOptions, w Watch) (err error) {
 	if err := CreateDataDir(cfg); err != nil {
 		return control.Errorf(control.Unavailable, "restore: %w", err)
 	}
@@ -67,12 +77,19 @@ func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, rd *back
 		return fmt.Errorf("restore: %w", err)
 	}
 	file := filepath.Join(cfg.DataDir, restoreName)
-	r, err := beginRestore(file, rd.ID, queue)
+	r, err := beginRestore(file, rd.ID, o.Queue)
 	if err != nil {
 		return err
 	}
 	name := fmt.Sprintf("backup %s at %d", r.Backup, r.At.Unix())
-	err = load(ctx, s.Store, name, &backup.Ahead{Reader: rd, At: r.At, Queue: r.Queue}, w, func() error {
+	damaged := func(c store.ContentInfo, err error) error {
+		if !o.KeepDamaged && !rd.Damaged(c.Sum) {
+			return fmt.Errorf("%w: try again, see what `waxwing backup verify` says, take another backup into a new directory, or go on without it: --keep-damaged", err)
+		}
+		w.Damaged(c, err)
+		return nil
+	}
+	err = load(ctx, s.Store, name, &backup.Ahead{Reader: rd, At: r.At, Queue: r.Queue}, w, damaged, func() error {
 		done := r
 		done.Compared = true
 		return done.write(file)
@@ -123,9 +140,11 @@ func beginRestore(file, id string, queue backup.QueueFate) (r restoring, err err
 	return r, err
 }
 
-// load fills an empty store from a backup, compares the two, calls compared, and makes the store an ordinary one. What was
-// damaged before the backup stays so.
-func load(ctx context.Context, st *store.Store, name string, src store.Source, w Watch, compared func() error) error {
+// load fills an empty store from a backup, compares the two, calls compared, and makes the store an ordinary one. damaged
+// decides about contents that can't be had.
+func load(ctx context.Context, st *store.Store, name string, src store.Source, w Watch, damaged func(store.ContentInfo, error) error,
+	compared func() error,
+) error {
 	tally, err := store.TallyRows(ctx, src, nil)
 	if err != nil {
 		return err
@@ -135,12 +154,7 @@ func load(ctx context.Context, st *store.Store, name string, src store.Source, w
 		return err
 	}
 	l.Progress = w.Loaded
-	l.Damaged = func(c store.ContentInfo, err error) error {
-		if w.Damaged != nil {
-			w.Damaged(c, err)
-		}
-		return nil
-	}
+	l.Damaged = damaged
 	if err := l.Fill(ctx, src); err != nil {
 		return err
 	}

@@ -137,6 +137,15 @@ func Migrations() fs.FS {
 	return dir
 }
 
+// Schema is the schema that they lead to.
+func Schema() int64 {
+	last, err := schema.Latest(Migrations())
+	if err != nil {
+		panic(err) // they are part of the program
+	}
+	return last
+}
+
 func migrate(ctx context.Context, db *sql.DB, o *Options) error {
 	return schema.Migrate(ctx, schema.Options{
 		Dialect: goose.DialectSQLite3, DB: db, Files: Migrations(), Program: build.Version, Logger: o.Logger,
