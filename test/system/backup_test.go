@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+	"golang.org/x/sys/unix"
 
 	"waxwing/internal/backup"
 	"waxwing/internal/store/objects/s3test"
@@ -441,4 +442,39 @@ func TestAWholeRestoreThatIsKilledGoesOn(t *testing.T) {
 	if command(t, m, &queued, "queue", "list"); len(queued) > 0 {
 		t.Errorf("queued mail was not dropped: %s", queued)
 	}
+}
+
+// TestAFullTargetHarmsNothing has the disk of the target fill up: the command says so, mail goes on, nothing is listed that is
+// not whole, and the next backup uses what was sent.
+func TestAFullTargetHarmsNothing(t *testing.T) {
+	n := node(t, rig.WaxwingOptions{})
+	target := smallDisk(t, "300k")
+	key := backedUp(t, n, target)
+	fill(t, n, 12)
+	r := rand.New(rand.NewPCG(5, 6))
+	for i := range 8 {
+		b := bytes.NewBuffer(letter("sender@far.test", bob.Address, fmt.Sprint("large ", i)))
+		for range 2000 {
+			fmt.Fprintf(b, "%016x%016x\r\n", r.Uint64(), r.Uint64())
+		}
+		sendPlain(t, n.SMTP, "sender@far.test", []string{bob.Address}, b.Bytes())
+	}
+	out, err := n.Command(t.Context(), nil, "backup", "now", "--dir", n.Dir)
+	if err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Fatalf("a backup to a full disk: %s, %v", out, err)
+	}
+	sendPlain(t, n.SMTP, "sender@far.test", []string{ada.Address}, letter("sender@far.test", ada.Address, "meanwhile"))
+	var list struct {
+		Backups  []json.RawMessage
+		Problems []string
+	}
+	command(t, n, &list, "backup", "list")
+	if len(list.Backups) > 0 || len(list.Problems) > 0 {
+		t.Errorf("listed: %+v", list)
+	}
+	if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	command(t, n, nil, "backup", "now")
+	command(t, n, nil, "backup", "verify", "--identity-file", key)
 }

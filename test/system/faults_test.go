@@ -17,7 +17,7 @@ import (
 // TestPromise5DiskFillsUpUnderLoad fills the file system of the data directory under a mixed load, to another brim each time,
 // and makes room again: the server refuses, goes on by itself, and has all that it answered for.
 func TestPromise5DiskFillsUpUnderLoad(t *testing.T) {
-	o, j, disk := ordeal.Begin(t), newJournal(), smallDisk(t)
+	o, j, disk := ordeal.Begin(t), newJournal(), smallDisk(t, "256m")
 	sink := j.sink(t, o)
 	n := node(t, rig.WaxwingOptions{Relay: sink.Address, Dir: disk, Edit: func(toml string) string {
 		return quickRetries(toml) + "\n[spool]\ndisk_reserve = \"16MiB\"\n"

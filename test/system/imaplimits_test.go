@@ -13,7 +13,7 @@ import (
 
 // TestIMAPOnAFullDisk fills the disk under a session: what would write is refused until there is room, what reads goes on.
 func TestIMAPOnAFullDisk(t *testing.T) {
-	disk := smallDisk(t)
+	disk := smallDisk(t, "256m")
 	n := node(t, rig.WaxwingOptions{Dir: disk, Edit: func(toml string) string {
 		return toml + "\n[spool]\ndisk_reserve = \"16MiB\"\n"
 	}})

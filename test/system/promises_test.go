@@ -162,7 +162,7 @@ func flipByte(t *testing.T, dir string, n int) {
 // TestPromise5FullDiskMeansTryLater fills the file system of the data directory: mail is refused with 4xx, reading goes on,
 // and when there is room again mail is taken without a restart.
 func TestPromise5FullDiskMeansTryLater(t *testing.T) {
-	disk := smallDisk(t)
+	disk := smallDisk(t, "256m")
 	n := node(t, rig.WaxwingOptions{Dir: disk, Edit: func(toml string) string {
 		return toml + "\n[spool]\ndisk_reserve = \"16MiB\"\n"
 	}})
@@ -190,10 +190,10 @@ func TestPromise5FullDiskMeansTryLater(t *testing.T) {
 }
 
 // smallDisk mounts a file system that is soon full.
-func smallDisk(t *testing.T) string {
+func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	disk := t.TempDir()
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatalf("mounting a small file system needs root: %v", err)
 	}
 	t.Cleanup(func() {
