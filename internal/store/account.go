@@ -73,15 +73,10 @@ type account struct {
 	indexes  map[MailboxID]*index
 }
 
-// snapshotBox returns a copy of a mailbox's row.
+// snapshotBox returns a mailbox as it is committed.
 func (a *account) snapshotBox(id MailboxID) (Mailbox, bool) {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	b, ok := a.boxes[id]
-	if !ok {
-		return Mailbox{}, false
-	}
-	return a.tree.decorate(b.info), true
+	b, ok := a.snapshotRow(id)
+	return b.info, ok
 }
 
 // snapshotRow returns a copy of what is held of a mailbox's row.
@@ -92,7 +87,9 @@ func (a *account) snapshotRow(id MailboxID) (box, bool) {
 	if !ok {
 		return box{}, false
 	}
-	return *b, true
+	out := *b
+	out.info = a.tree.decorate(b.info)
+	return out, true
 }
 
 // decorate adds what the tree knows.

@@ -68,11 +68,17 @@ func openDatabase(tb testing.TB, dir string) *store.Database {
 
 func openWith(tb testing.TB, db *store.Database, clock func() time.Time, o objects.Options) *store.Store {
 	tb.Helper()
+	return openChunked(tb, db, clock, o, 0)
+}
+
+// openChunked is openWith for a store that reads so many entries of a mailbox at a time: twice as many are a large one.
+func openChunked(tb testing.TB, db *store.Database, clock func() time.Time, o objects.Options, chunk int) *store.Store {
+	tb.Helper()
 	bucket, err := objects.Open(tb.Context(), o)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := store.Open(tb.Context(), store.Options{DB: db, Blobs: store.Objects(bucket), Clock: clock})
+	s, err := store.Open(tb.Context(), store.Options{DB: db, Blobs: store.Objects(bucket), Clock: clock, IndexChunk: chunk})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -351,6 +357,8 @@ func TestANodeCanBeLost(t *testing.T) {
 func TestSeveralNodesOnPostgresAndS3(t *testing.T) {
 	t.Parallel()
 	storetest.RunNodes(t, func(tb testing.TB, dir string, clock func() time.Time) *store.Store {
-		return openOn(tb, dir, clock, bucketOptions(tb, dir, ""))
+		db, o := openDatabase(tb, dir), bucketOptions(tb, dir, "")
+		o.Keys = ring(tb, db)
+		return openChunked(tb, db, clock, o, 2)
 	})
 }

@@ -74,21 +74,11 @@ func openByMap(h *harness) {
 		h.ok(err)
 		h.equal("first unseen", unseen, 50)
 		h.flags(in, left[49:50], store.FlagsAdd, store.Seen)
-		h.equal("UIDs", listed(v), left)
+		h.equal("UIDs", uidsOf(entriesOf(v)), left)
 		v.Close()
 	}
 	list, _ := Problems(h.T, h.s, store.VerifyOptions{RowsOnly: true})
 	h.equal("problems", list, []store.Problem{})
-}
-
-// listed lists the UIDs of all entries of a View.
-func listed(v *store.View) []store.UID {
-	entries := entriesOf(v)
-	uids := make([]store.UID, len(entries))
-	for i := range entries {
-		uids[i] = entries[i].UID
-	}
-	return uids
 }
 
 // mapBreaks are damages of a map; $1 is the row of uid_gap, changed.
