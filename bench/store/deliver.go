@@ -41,8 +41,18 @@ func summary(n int) store.Summary {
 	}
 }
 
-// rate runs do from n goroutines until the time is over, and says how often a second it was done.
-func rate(ctx context.Context, n int, length time.Duration, do func(context.Context) error) (float64, error) {
+// pace is how often a second something was done, and what processor time each took, the making of its content included.
+type pace struct {
+	rate float64
+	cost time.Duration
+}
+
+// measure runs do from n goroutines until the time is over.
+func measure(ctx context.Context, n int, length time.Duration, do func(context.Context) error) (pace, error) {
+	before, err := processorTime()
+	if err != nil {
+		return pace{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
@@ -62,14 +72,17 @@ func rate(ctx context.Context, n int, length time.Duration, do func(context.Cont
 		})
 	}
 	wg.Wait()
-	return float64(done.Load()) / time.Since(began).Seconds(), errors.Join(append(errs, context.Cause(ctx))...)
+	took := time.Since(began)
+	after, err := processorTime()
+	p := pace{float64(done.Load()) / took.Seconds(), (after - before) / time.Duration(max(1, done.Load()))}
+	return p, errors.Join(append(errs, err, context.Cause(ctx))...)
 }
 
 // deliver puts distinct messages into the store; next goes on from turn to turn.
-func deliver(ctx context.Context, s *store.Store, next *int, o options, length time.Duration) (float64, error) {
+func deliver(ctx context.Context, s *store.Store, next *int, o options, length time.Duration) (pace, error) {
 	var n atomic.Int64
 	n.Store(int64(*next))
-	r, err := rate(ctx, o.inFlight, length, func(ctx context.Context) error {
+	p, err := measure(ctx, o.inFlight, length, func(ctx context.Context) error {
 		i := int(n.Add(1))
 		_, err := s.Deliver(ctx, store.Delivery{
 			Content: bytes.NewReader(letter(i, o.size)), Summary: summary(i), Local: []store.NewEntry{{Account: store.AccountID(i%deliveryAccounts + 1)}},
@@ -77,7 +90,7 @@ func deliver(ctx context.Context, s *store.Store, next *int, o options, length t
 		return err
 	})
 	*next = int(n.Load())
-	return r, err
+	return p, err
 }
 
 // appender is the ceiling: one file that is allocated ahead, and one goroutine that writes and syncs what waits.
@@ -135,22 +148,22 @@ func (a *appender) append(b []byte) error {
 }
 
 // ceiling appends the same octets with as many waiting, and nothing else.
-func ceiling(ctx context.Context, name string, o options, length time.Duration) (r float64, err error) {
+func ceiling(ctx context.Context, name string, o options, length time.Duration) (p pace, err error) {
 	f, err := durable.OS.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return 0, err
+		return pace{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
 	a := &appender{f: f, jobs: make(chan job, o.inFlight)}
 	var loop sync.WaitGroup
 	loop.Go(a.run)
 	var n atomic.Int64
-	r, err = rate(ctx, o.inFlight, length, func(context.Context) error {
+	p, err = measure(ctx, o.inFlight, length, func(context.Context) error {
 		j := job{letter(int(n.Add(1)), o.size), make(chan error, 1)} // made here too: its making is no work of the disk
 		a.jobs <- j
 		return <-j.done
 	})
 	close(a.jobs)
 	loop.Wait()
-	return r, err
+	return p, err
 }

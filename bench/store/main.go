@@ -1,6 +1,6 @@
 // Command store measures the embedded store beside what the disk could do at best. It prints durable deliveries a second
 // beside a bare group-fsync append of the same octets with the same concurrency in the same directory, in turns, and the
-// ratio; then how a large mailbox opens beside a small one, how long the store takes to start, and the processor time of
+// ratio, and the processor time of each; then how a large mailbox opens beside a small one, how long the store takes to start, and the processor time of
 // flags on 10,000 messages. Ratios of one run compare; figures of two machines, or of a busy one, do not.
 //
 //	go run ./bench/store                       with 1,000,000 messages: some minutes
@@ -93,7 +93,8 @@ func deliveries(ctx context.Context, out io.Writer, dir string, o options) error
 		defer pprof.StopCPUProfile()
 	}
 	length := time.Duration(o.seconds * float64(time.Second))
-	var bare, durable, ratio []float64
+	var bare, durable []pace
+	var ratio []float64
 	next := 0
 	for range o.rounds {
 		a, err := ceiling(ctx, filepath.Join(dir, "bare"), o, length)
@@ -104,13 +105,23 @@ func deliveries(ctx context.Context, out io.Writer, dir string, o options) error
 		if err != nil {
 			return err
 		}
-		bare, durable, ratio = append(bare, a), append(durable, d), append(ratio, d/a)
+		bare, durable, ratio = append(bare, a), append(durable, d), append(ratio, d.rate/a.rate)
 	}
 	fmt.Fprintf(out, "%d octets, %d in flight, medians of %d turns of %s\n", o.size, o.inFlight, o.rounds, length)
-	fmt.Fprintf(out, "  bare append with group fdatasync  %8.0f /s\n", median(bare))
-	fmt.Fprintf(out, "  durable deliveries                %8.0f /s\n", median(durable))
+	const line = "  %-33s %8.0f /s  %4d µs of processor time each\n"
+	a, d := medianPace(bare), medianPace(durable)
+	fmt.Fprintf(out, line, "bare append with group fdatasync", a.rate, a.cost.Microseconds())
+	fmt.Fprintf(out, line, "durable deliveries", d.rate, d.cost.Microseconds())
 	fmt.Fprintf(out, "  ratio                             %8.0f %%\n", 100*median(ratio))
 	return nil
+}
+
+func medianPace(paces []pace) pace {
+	var rates, costs []float64
+	for _, p := range paces {
+		rates, costs = append(rates, p.rate), append(costs, float64(p.cost))
+	}
+	return pace{median(rates), time.Duration(median(costs))}
 }
 
 func median(x []float64) float64 {
