@@ -109,28 +109,12 @@ func newNodes(t *testing.T, relay string) *nodesOf {
 func (c *nodesOf) share(t *testing.T, dir, cert, key string) (edit func(string) string) {
 	t.Helper()
 	hub := c.network.Hub
-	var err error
-	if c.database, err = pgtest.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.database.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	err = c.database.Listen(pgtest.Network{Enter: hub.Enter, Address: hub.Address, Range: c.network.Range, CertFile: cert, KeyFile: key})
+	var service *s3test.Service
+	c.database, service = databaseAndService(t)
+	err := c.database.Listen(pgtest.Network{Enter: hub.Enter, Address: hub.Address, Range: c.network.Range, CertFile: cert, KeyFile: key})
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := s3test.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := service.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)

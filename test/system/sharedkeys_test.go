@@ -17,13 +17,18 @@ import (
 	"waxwing/test/rig"
 )
 
-// onPostgresAndS3 starts a database and a bucket, and gives the edit of waxwing.toml that uses them.
-func onPostgresAndS3(t *testing.T) (cluster *pgtest.Cluster, edit func(string) string) {
+// databaseAndService starts a PostgreSQL and a service that speaks S3's protocol.
+func databaseAndService(t *testing.T) (*pgtest.Cluster, *s3test.Service) {
 	t.Helper()
 	cluster, err := pgtest.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := cluster.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	service, err := s3test.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -32,10 +37,14 @@ func onPostgresAndS3(t *testing.T) (cluster *pgtest.Cluster, edit func(string) s
 		if err := service.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := cluster.Close(); err != nil {
-			t.Error(err)
-		}
 	})
+	return cluster, service
+}
+
+// onPostgresAndS3 starts a database and a bucket, and gives the edit of waxwing.toml that uses them.
+func onPostgresAndS3(t *testing.T) (cluster *pgtest.Cluster, edit func(string) string) {
+	t.Helper()
+	cluster, service := databaseAndService(t)
 	bucket := service.Bucket(t, "mail", "")
 	dir := t.TempDir()
 	dsn, secret := filepath.Join(dir, "dsn"), filepath.Join(dir, "s3")
