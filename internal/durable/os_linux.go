@@ -31,7 +31,34 @@ func onFD(f *os.File, call func(fd int) error) error {
 	return result
 }
 
-func datasync(f *os.File) error { return onFD(f, unix.Fdatasync) }
+func datasync(f *os.File) error {
+	return onFD(f, func(fd int) error {
+		if err := unix.Fdatasync(fd); err != nil {
+			return err
+		}
+		return written(func() error { return unix.Fchown(fd, -1, -1) })
+	})
+}
+
+// Written is to be asked after a successful sync of a file, by who has no File of it: an error says that the sync meant nothing.
+//
+// When ext4 finds an error it gives up its journal and turns read-only. What was written and not yet synced is lost then, but a sync
+// that runs in that moment may find nothing to do, and nothing to complain of. It turns once and for good: a file system that
+// can be changed after the sync was sound when it ran.
+func Written(name string) error {
+	return written(func() error { return unix.Lchown(name, -1, -1) })
+}
+
+// written makes a change that changes nothing but a time. Where the journal is gone, the first one makes the file system read-only,
+// and the second says so.
+func written(change func() error) error {
+	for range 2 {
+		if err := retry(change); errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
+			return err
+		}
+	}
+	return nil
+}
 
 func allocate(f *os.File, off, n int64) error {
 	err := onFD(f, func(fd int) error { return unix.Fallocate(fd, 0, off, n) })

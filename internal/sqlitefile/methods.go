@@ -4,6 +4,7 @@ import (
 	"modernc.org/libc"
 	lib "modernc.org/sqlite/lib"
 
+	"waxwing/internal/durable"
 	"waxwing/internal/sqlitefile/memory"
 )
 
@@ -37,7 +38,11 @@ func truncateFile(tls *libc.TLS, p uintptr, size int64) int32 {
 
 func syncFile(tls *libc.TLS, p uintptr, flags int32) int32 {
 	f := memory.At[file](p)
-	return memory.Function[memory.FlagFunc](f.methods().FxSync)(tls, f.real, flags)
+	rc := memory.Function[memory.FlagFunc](f.methods().FxSync)(tls, f.real, flags)
+	if rc == lib.SQLITE_OK && f.system && durable.Written(libc.GoString(f.name)) != nil {
+		return lib.SQLITE_IOERR_FSYNC
+	}
+	return rc
 }
 
 func fileSize(tls *libc.TLS, p, size uintptr) int32 {

@@ -17,8 +17,9 @@ const vfsName = "waxwing-sums"
 
 // layer is a VFS of ours. It lies in SQLite's memory.
 type layer struct {
-	base  lib.Tsqlite3_vfs
-	under uintptr // the VFS that it is over
+	base   lib.Tsqlite3_vfs
+	under  uintptr // the VFS that it is over
+	system bool    // which is SQLite's own
 }
 
 // layers are the VFSs of ours that SQLite knows, by the name of what they are over.
@@ -56,7 +57,7 @@ func register(over string) (*registered, error) {
 		return nil, errors.Join(errors.New("no memory for a VFS"), err)
 	}
 	l := memory.At[layer](r.at)
-	*l = layer{base: *memory.At[lib.Tsqlite3_vfs](under), under: under}
+	*l = layer{base: *memory.At[lib.Tsqlite3_vfs](under), under: under, system: over == ""}
 	l.base.FpNext, l.base.FzName = 0, name
 	l.base.FszOsFile += int32(unsafe.Sizeof(file{}))
 	l.base.FxOpen = memory.Pointer[memory.OpenFunc](openFile)
@@ -100,10 +101,11 @@ var methods = sync.OnceValue(memory.Methods{
 // file is an open database or log. It lies in SQLite's memory, SQLite's own file behind it. One connection owns it and calls it
 // from one goroutine at a time.
 type file struct {
-	base lib.Tsqlite3_file
-	real uintptr // SQLite's own
-	name uintptr
-	log  bool
+	base   lib.Tsqlite3_file
+	real   uintptr // SQLite's own
+	name   uintptr
+	system bool // real is a file of the system
+	log    bool
 	// of a log:
 	tail   tail
 	head   [8]byte // the numbers of the frame at headAt
@@ -137,7 +139,7 @@ func openFile(tls *libc.TLS, vfs, name, p uintptr, flags int32, out uintptr) int
 		return open(tls, under, name, p, flags, out)
 	}
 	f := memory.At[file](p)
-	*f = file{real: p + unsafe.Sizeof(file{}), name: name, log: flags&lib.SQLITE_OPEN_WAL != 0}
+	*f = file{real: p + unsafe.Sizeof(file{}), name: name, system: memory.At[layer](vfs).system, log: flags&lib.SQLITE_OPEN_WAL != 0}
 	real := memory.At[lib.Tsqlite3_file](f.real)
 	real.FpMethods = 0
 	rc := open(tls, under, name, f.real, flags, out)

@@ -38,8 +38,8 @@ func TestPromise5DiskTurnsReadOnlyUnderLoad(t *testing.T) {
 		t.Errorf("%d of %d messages can be read from a read-only disk", len(got), data.NumMessages)
 	}
 	c.Close()
-	if !strings.Contains(n.Log(), "until restart") {
-		t.Error("the log does not say that the store has stopped")
+	if !strings.Contains(n.Log(), "read-only") {
+		t.Error("the log does not say why")
 	}
 	if err := n.Kill(); err != nil {
 		t.Fatal(err)
