@@ -405,7 +405,7 @@ func TestAWholeRestoreThatIsKilledGoesOn(t *testing.T) {
 		out, err := m.Command(ctx, nil, restore...) // its end is SIGKILL
 		killed := ctx.Err() != nil
 		cancel()
-		if err == nil {
+		if err == nil || kills > 0 && strings.Contains(err.Error(), "holds a server already") { // the last kill came when all was done
 			break
 		}
 		if !killed {
