@@ -90,6 +90,11 @@ func writeCertificate(t *testing.T, dir, name string) {
 func withState(t *testing.T, cfg *config.Config, fn func(control.Carrier)) {
 	t.Helper()
 	state, err := OpenState(t.Context(), cfg, discard)
+	// A process that another test starts has this one's locks until it is loaded.
+	for deadline := time.Now().Add(30 * time.Second); control.KindOf(err) == control.Unavailable && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+		state, err = OpenState(t.Context(), cfg, discard)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -255,17 +255,29 @@ func watched(h *harness) {
 	})
 	stopOther := h.s.Watch(2, func() { calls <- 2 })
 	defer stopOther()
+	told := func(what string, acct int) {
+		h.Helper()
+		for got := range calls { // where there are other nodes, all may be told that something may have changed
+			if got == acct {
+				return
+			}
+			if h.s.Node() != "" {
+				continue
+			}
+			h.Fatalf("%s: account %d is told of, not %d", what, got, acct)
+		}
+	}
 	h.fill(h.box("INBOX").ID, 1)
-	h.equal("append", <-calls, 1)
+	told("append", 1)
 	h.create("a")
-	h.equal("create", <-calls, 1)
+	told("create", 1)
 	h.ok(h.s.Subscribe(h.Context(), 1, "b", true))
-	h.equal("subscribe", <-calls, 1)
+	told("subscribe", 1)
 	quiet.Store(true)
 	stop()
 	_, err := h.s.Deliver(h.Context(), store.Delivery{Content: h.message().Content, Local: []store.NewEntry{{Account: 1}, {Account: 2}}})
 	h.ok(err)
-	h.equal("delivery to another", <-calls, 2)
+	told("delivery to another", 2)
 	queue := make(chan struct{}, 100)
 	stopQueue := h.s.WatchQueue(func() { queue <- struct{}{} })
 	h.write(func(tx *store.Tx) error {
