@@ -226,6 +226,9 @@ func BenchmarkTenThousand(b *testing.B) {
 			}
 		}
 	})
+	for _, readers := range []int{1, 2, 4} {
+		b.Run(fmt.Sprintf("fetch-by-%d", readers), func(b *testing.B) { benchmarkFetch(b, s, ids, readers) })
+	}
 	flip := []store.FlagOp{store.FlagsAdd, store.FlagsRemove}
 	b.Run("storeflags", func(b *testing.B) {
 		b.ReportAllocs()
@@ -276,4 +279,34 @@ func BenchmarkTenThousand(b *testing.B) {
 			from, to, list = to, from, moved
 		}
 	})
+}
+
+// benchmarkFetch has readers fetch what is listed and the octets of 50 messages at a time, at random places: a program that looks into a
+// folder. More of them should get more done on as many processors.
+func benchmarkFetch(b *testing.B, s *store.Store, ids []store.MessageID, readers int) {
+	const page = 50
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for r := range readers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(r)))
+			var buf []byte
+			for n.Add(1) <= int64(b.N) {
+				from := rnd.IntN(len(ids) - page)
+				err := s.Summaries(b.Context(), 1, ids[from:from+page], func(store.MessageID, *store.Summary) error { return nil })
+				for _, id := range ids[from : from+page] {
+					if err == nil {
+						buf, err = s.ReadBlob(b.Context(), 1, id, buf)
+					}
+				}
+				if err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)*page/b.Elapsed().Seconds(), "messages/s")
 }
