@@ -31,11 +31,6 @@ type BlobStore interface {
 	Close() error
 }
 
-// stager is a BlobStore that writes records while the rows that name them are made; see blob.Staged.
-type stager interface {
-	Stage(ctx context.Context, shard uint32, c blob.Content, sum blob.ID) (*blob.Staged, error)
-}
-
 // Packs makes a BlobStore from packs on disk.
 func Packs(s *blob.Store) BlobStore { return packs{s} }
 
@@ -50,12 +45,11 @@ type settled struct {
 	sum     blob.ID
 	shard   uint32
 
-	put   bool         // there is a copy of our own: a record, which must be settled, or fresh
-	later *blob.Staged // the record, when it is to be written beside the transaction
-	fresh *blob.Boxed  // the record, when it is to commit with its row
-	ref   blob.Ref     // where put
-	key   uint32       // that it is sealed with in an object of its own
-	kept  bool         // the row names ref, as far as the last run of the transaction knows
+	put   bool        // there is a copy of our own: a record, which must be settled, or fresh
+	fresh *blob.Boxed // the record, when it is to commit with its row
+	ref   blob.Ref    // where put
+	key   uint32      // that it is sealed with in an object of its own
+	kept  bool        // the row names ref, as far as the last run of the transaction knows
 }
 
 // errNoContent says that the row that a content was to share has gone meanwhile.
@@ -68,8 +62,7 @@ func hashKey(sum blob.ID) int64 { return int64(binary.BigEndian.Uint64(sum[:8]))
 // hardly ever the same, its Received field alone sees to that, so for small contents the look would cost more than it spares.
 const lookFrom = 64 << 10
 
-// settle hashes a content and gives it a place; the transaction that names it waits until it is on stable storage. With look it
-// is spared when a row with the same content is there.
+// settle hashes a content and puts it on stable storage. With look it is spared when a row with the same content is there.
 func (s *Store) settle(ctx context.Context, shard uint32, c Content, look bool) (*settled, error) {
 	size := c.Size()
 	if size < 0 || size > math.MaxUint32 {
@@ -124,7 +117,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// putContent gives a content a place, or has it ready for one.
+// putContent puts a content on stable storage, or has it ready to commit with its row.
 func (s *Store) putContent(ctx context.Context, t *settled) error {
 	if s.fresh.takes(t.content.Size()) {
 		b, err := s.fresh.box.Put(t.content, t.sum)
@@ -135,27 +128,11 @@ func (s *Store) putContent(ctx context.Context, t *settled) error {
 		return nil
 	}
 	var err error
-	packs, staged := s.blobs.(stager)
-	switch {
-	case s.fresh != nil:
+	if s.fresh != nil {
 		t.ref, t.key, err = s.fresh.putLarge(ctx, t.content, t.sum)
-	case staged:
-		if t.later, err = packs.Stage(ctx, t.shard, t.content, t.sum); err == nil {
-			t.ref = t.later.Ref()
-		}
-	default:
+	} else {
 		t.ref, err = s.blobs.Put(ctx, t.shard, t.content, t.sum)
 	}
-	t.put = err == nil
-	return blobError(err)
-}
-
-// durable returns when the record of a content is on stable storage.
-func (t *settled) durable() error {
-	if t.later == nil {
-		return nil
-	}
-	err := t.later.Wait()
 	t.put = err == nil
 	return blobError(err)
 }
@@ -202,7 +179,7 @@ func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *T
 		for _, t := range list {
 			t.kept = false
 		}
-		err = s.writer.do(ctx, &op{fn: fn, contents: list})
+		err = s.Write(ctx, fn)
 		if !errors.Is(err, errNoContent) {
 			break
 		}
@@ -222,9 +199,6 @@ func (s *Store) withContents(ctx context.Context, list []*settled, fn func(tx *T
 
 // settleAll tells the blob store what became of the contents.
 func (s *Store) settleAll(list []*settled, err error) {
-	for _, t := range list {
-		_ = t.durable() // its operation may have failed before; only what came about is settled
-	}
 	if f := faultOf(err); f == FaultFailed || f == FaultUnknown {
 		// A commit whose sync failed, or whose answer got lost, may show up later: then its rows must find their contents.
 		// They stay in flight until the next start, when recovery counts again.

@@ -209,7 +209,7 @@ func (tx *Tx) release() {
 
 // Write runs fn in a transaction, which it may share with others, and returns when that is committed. See Tx.
 func (s *Store) Write(ctx context.Context, fn func(tx *Tx) error) error {
-	return s.writer.do(ctx, &op{fn: fn})
+	return s.writer.do(ctx, fn)
 }
 
 // Read runs fn on a snapshot of the committed rows. fn has one of few connections: it must not wait for a peer, and not call

@@ -24,28 +24,7 @@ type op struct {
 	done  chan error // buffered: the writer never waits for a caller
 	taken bool       // guarded by writer.mu: from here on the caller waits for the outcome
 
-	wants    []AccountID // accounts that it turned out to need; of the writer's goroutine
-	contents []*settled  // must be on stable storage before the commit
-}
-
-// ready tells whether the contents are on stable storage.
-func (o *op) ready() bool {
-	for _, t := range o.contents {
-		if t.later != nil && !t.later.Durable() {
-			return false
-		}
-	}
-	return true
-}
-
-// stored waits until the contents are on stable storage.
-func (o *op) stored() error {
-	for _, t := range o.contents {
-		if err := t.durable(); err != nil {
-			return err
-		}
-	}
-	return nil
+	wants []AccountID // accounts that it turned out to need; of the writer's goroutine
 }
 
 // writer owns the one connection that writes. Its goroutine takes whatever waits, runs it in one transaction, commits, and
@@ -76,13 +55,13 @@ func newWriter(ctx context.Context, s *Store) (*writer, error) {
 	return w, nil
 }
 
-// do hands an operation to the writer and waits for the commit. A caller whose context ends before its turn leaves the queue; after
+// do hands fn to the writer and waits for the commit. A caller whose context ends before its turn leaves the queue; after
 // that it waits for the outcome, which is near.
-func (w *writer) do(ctx context.Context, o *op) error {
+func (w *writer) do(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o.done = make(chan error, 1)
+	o := &op{fn: fn, done: make(chan error, 1)}
 	if err := w.enqueue(o); err != nil {
 		return err
 	}
@@ -128,29 +107,14 @@ func (w *writer) withdraw(o *op) bool {
 	return false
 }
 
-// take waits for operations and returns those of the next group; nil when the writer is closed.
-func (w *writer) take() []*op {
+// take returns up to max waiting operations. With wait it waits for the first; nil then means that the writer is closed.
+func (w *writer) take(max int, wait bool) []*op {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.queue) == 0 && !w.closed {
+	for wait && len(w.queue) == 0 && !w.closed {
 		w.wake.Wait()
 	}
-	return w.dequeue(min(maxGroup, len(w.queue)))
-}
-
-// takeMore returns up to max operations that wait, for a group under way: those before the first that the group would wait for.
-func (w *writer) takeMore(max int) []*op {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := 0
-	for n < min(max, len(w.queue)) && w.queue[n].ready() {
-		n++
-	}
-	return w.dequeue(n)
-}
-
-// dequeue takes the first n operations from the queue.
-func (w *writer) dequeue(n int) []*op {
+	n := min(max, len(w.queue))
 	if n == 0 {
 		return nil
 	}
@@ -168,7 +132,7 @@ func (w *writer) dequeue(n int) []*op {
 func (w *writer) run() {
 	defer close(w.done)
 	for {
-		ops := w.take()
+		ops := w.take(maxGroup, true)
 		if ops == nil {
 			return
 		}
@@ -258,7 +222,7 @@ func (w *writer) attempt(ops []*op, grow bool) (again []*op, spoiler *op) {
 			return again, o
 		}
 		if len(ops) == 0 && grow && len(ran) < maxGroup && time.Since(start) < maxGroupTime {
-			ops = w.takeMore(maxGroup - len(ran))
+			ops = w.take(maxGroup-len(ran), false)
 		}
 	}
 	return append(later, w.finish(tx, ran)...), nil
@@ -298,8 +262,8 @@ func (w *writer) tryAlone(o *op) error {
 	return nil
 }
 
-// finish writes the counters, waits for the contents, commits, makes the change visible to Views and answers. It returns what
-// must run again: the database let another transaction go first, or the content of an operation among them could not be stored.
+// finish writes the counters, commits, makes the change visible to Views and answers. It returns what must run again, since
+// the database let another transaction go first.
 func (w *writer) finish(tx *Tx, ran []*op) (again []*op) {
 	if len(ran) == 0 {
 		w.rollback()
@@ -307,11 +271,6 @@ func (w *writer) finish(tx *Tx, ran []*op) (again []*op) {
 		return nil
 	}
 	err := tx.flush()
-	if stored := w.stored(ran); len(stored) < len(ran) {
-		w.rollback()
-		tx.drop()
-		return stored
-	}
 	if err == nil {
 		err = w.commit()
 	}
@@ -327,19 +286,6 @@ func (w *writer) finish(tx *Tx, ran []*op) (again []*op) {
 	tx.publish()
 	answer(ran, nil)
 	return nil
-}
-
-// stored waits until the contents of operations are on stable storage. It answers those whose content is not, and returns the others.
-func (w *writer) stored(ran []*op) []*op {
-	out := make([]*op, 0, len(ran))
-	for _, o := range ran {
-		if err := o.stored(); err != nil {
-			o.done <- err
-			continue
-		}
-		out = append(out, o)
-	}
-	return out
 }
 
 // begin opens a transaction for operations, and locks what they needed when they ran before.

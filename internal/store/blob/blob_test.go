@@ -343,7 +343,7 @@ func TestManyWritersShareSyncs(t *testing.T) {
 		w := s.writer(0)
 		for queued := 0; queued < n; runtime.Gosched() {
 			w.mu.Lock()
-			queued = len(w.queue) + len(w.group)
+			queued = len(w.queue)
 			w.mu.Unlock()
 		}
 		close(hold)

@@ -205,8 +205,10 @@ func (s *Store) copyRecords(
 			return moves, errors.Join(err, collect())
 		}
 		held += weight
-		r := newRequest(e, weight)
-		s.submit(shard, r)
+		r := &request{e: e, weight: weight, done: make(chan struct{}, 1)}
+		if err := s.writer(shard).submit(r); err != nil {
+			s.finish(r, Ref{}, err)
+		}
 		waiting = append(waiting, r)
 		moves = append(moves, Move{ID: row.ID, From: row.Ref})
 	}

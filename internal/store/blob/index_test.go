@@ -55,7 +55,7 @@ func (x *rows) Move(_ context.Context, moves []Move, moved []bool) error {
 // put stores a content and its row.
 func (x *rows) put(s *Store, shard uint32, b []byte) error {
 	id := ID(sha256.Sum256(b))
-	ref, err := putOrStage(s, shard, b, id)
+	ref, err := s.Put(context.Background(), shard, bytes.NewReader(b), id)
 	if err != nil {
 		return err
 	}
@@ -67,18 +67,6 @@ func (x *rows) put(s *Store, shard uint32, b []byte) error {
 	x.mu.Unlock()
 	s.Settle(ref, !twice)
 	return nil
-}
-
-// putOrStage stores a content in one step or in two, as its hash has it.
-func putOrStage(s *Store, shard uint32, b []byte, id ID) (Ref, error) {
-	if id[0]&1 == 0 {
-		return s.Put(context.Background(), shard, bytes.NewReader(b), id)
-	}
-	staged, err := s.Stage(context.Background(), shard, bytes.NewReader(b), id)
-	if err != nil {
-		return Ref{}, err
-	}
-	return staged.Ref(), staged.Wait()
 }
 
 // delete drops a row, then the content.

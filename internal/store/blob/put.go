@@ -16,48 +16,30 @@ import (
 // Errors: ErrFull, ErrFailed, ErrClosed, ErrNotRecovered, an error of the content, or a passing one of the file
 // system. When ctx ends while the content waits for its sync, Put returns its error and what was written counts as dead.
 func (s *Store) Put(ctx context.Context, shard uint32, c Content, sum ID) (Ref, error) {
-	size := c.Size()
-	if err := s.takes(size); err != nil {
+	if err := s.usable(); err != nil {
 		return Ref{}, err
+	}
+	size := c.Size()
+	if size < 0 || size > maxContent {
+		return Ref{}, fmt.Errorf("blob: content of %d octets", size)
 	}
 	if size > s.opt.LargeFrom {
 		return s.putLarge(ctx, c, size, sum)
 	}
-	r, err := s.prepare(ctx, c, size, sum)
-	if err != nil {
-		return Ref{}, err
-	}
-	s.submit(shard, r)
-	return r.wait(ctx)
-}
-
-// submit hands a request to a writer, which answers it.
-func (s *Store) submit(shard uint32, r *request) {
-	if err := s.writer(shard).submit(r); err != nil {
-		s.finish(r, Ref{}, err)
-	}
-}
-
-// takes says why a content of size octets can't be stored now, or nil.
-func (s *Store) takes(size int64) error {
-	if size < 0 || size > maxContent {
-		return fmt.Errorf("blob: content of %d octets", size)
-	}
-	return s.usable()
-}
-
-// prepare makes the request of a content that goes into a pack, within the bound of what waits.
-func (s *Store) prepare(ctx context.Context, c Content, size int64, sum ID) (*request, error) {
 	weight := maxRecordSize(size)
 	if err := s.pending.Acquire(ctx, weight); err != nil {
-		return nil, err
+		return Ref{}, err
 	}
 	e, err := s.encode(c, size, sum)
 	if err != nil {
 		s.pending.Release(weight)
-		return nil, err
+		return Ref{}, err
 	}
-	return newRequest(e, weight), nil
+	r := &request{e: e, weight: weight, done: make(chan struct{}, 1)}
+	if err := s.writer(shard).submit(r); err != nil {
+		s.finish(r, Ref{}, err)
+	}
+	return r.wait(ctx)
 }
 
 // encode makes the record of a content, sealed with the current key.
@@ -93,16 +75,10 @@ type request struct {
 	e      *encoded
 	turn   Segment       // in place of a record: end this pack
 	weight int64         // taken from Store.pending
-	placed chan struct{} // closed when place is set
-	place  Ref
 	done   chan struct{} // gets one value when ref and err are set
 	state  atomic.Int32
 	ref    Ref
 	err    error
-}
-
-func newRequest(e *encoded, weight int64) *request {
-	return &request{e: e, weight: weight, placed: make(chan struct{}), done: make(chan struct{}, 1)}
 }
 
 // States of a request: whoever leaves waiting first decides.

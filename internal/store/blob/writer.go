@@ -13,22 +13,21 @@ import (
 // writeSize is what a writer gathers for one write call.
 const writeSize = 512 << 10
 
-// writer appends to one pack at a time. All records that get a place while a sync is under way share the next one: the
-// group commit needs no timer.
+// writer appends to one pack at a time. All requests that arrive while a sync is under way share the next one: the
+// group commit needs no timer. Everything below mu belongs to the goroutine of run.
 type writer struct {
 	s     *Store
 	shard uint32
 	wake  chan struct{}
 
-	mu      sync.Mutex // guards what follows, but for what pack says of itself
-	group   []*request // have a place, and are to be written
-	queue   []*request // have none: the pack has to be made, to grow, or to be ended first
-	ending  []ending   // packs to be sealed before anything else is written
-	busy    bool       // run sees to the queue: whoever comes joins it
+	mu      sync.Mutex
+	queue   []*request
+	adopted *pack // from Recover, until run takes it
 	stopped bool
-	pack    *pack // nil: none is open; changed by run alone
+	ending  []ending // packs to be sealed before anything else is written
 
-	spare []*request // of run, as is buf
+	pack  *pack // nil: none is open
+	group []*request
 	buf   []byte
 }
 
@@ -37,49 +36,29 @@ type pack struct {
 	g         Segment
 	file      durable.File
 	marker    marker
-	end       int64 // everything before it is on stable storage; of run
-	next      int64 // where the next record goes; guarded by writer.mu
-	allocated int64 // size of the file; changed by run alone, guarded by writer.mu
+	end       int64 // everything before it is on stable storage
+	next      int64 // where the next record of the group goes
+	allocated int64 // size of the file
 }
 
 func newWriter(s *Store, shard uint32) *writer {
 	return &writer{s: s, shard: shard, wake: make(chan struct{}, 1)}
 }
 
-// submit gives a record its place at once where the pack has room, and queues it where not.
+// submit queues a request.
 func (w *writer) submit(r *request) error {
 	w.mu.Lock()
 	if w.stopped {
 		w.mu.Unlock()
 		return ErrClosed
 	}
-	if w.busy || r.turn != 0 || !w.give(r) {
-		w.queue = append(w.queue, r)
-	}
+	w.queue = append(w.queue, r)
 	w.mu.Unlock()
-	w.rouse()
-	return nil
-}
-
-// rouse has run look at what there is to do.
-func (w *writer) rouse() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
-}
-
-// give gives a record the next place, if the pack has room. The caller has mu.
-func (w *writer) give(r *request) bool {
-	p, size := w.pack, r.e.size()
-	if p == nil || p.next+size > p.allocated {
-		return false
-	}
-	r.place = r.e.seal(p.marker, p.g, p.next)
-	p.next += size
-	w.group = append(w.group, r)
-	close(r.placed)
-	return true
+	return nil
 }
 
 // ending asks for a pack to be sealed.
@@ -98,59 +77,67 @@ func (w *writer) endPack(g Segment) {
 	}
 	w.ending = append(w.ending, e)
 	w.mu.Unlock()
-	w.rouse()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 	<-e.done
 }
 
 // run serves requests until the store is closed.
 func (w *writer) run() {
+	var batch []*request
 	for {
 		select {
 		case <-w.wake:
-			w.serve(false)
 		case <-w.s.ctx.Done():
-			w.serve(true)
-			w.detach()
+			w.stop()
 			return
 		}
+		batch = w.take(batch[:0], false)
+		w.commit(batch)
+		clear(batch)
 	}
 }
 
-// serve commits what has a place, and sees to the queue until it is empty; stop refuses more.
-func (w *writer) serve(stop bool) {
-	for {
-		w.flush()
-		w.mu.Lock()
-		queue, endings := w.queue, w.ending
-		w.queue, w.ending = nil, nil
-		w.busy = len(queue) > 0 || len(endings) > 0
-		w.stopped = w.stopped || stop
-		done := !w.busy && len(w.group) == 0
-		w.mu.Unlock()
-		if done {
-			return
+// take returns what is queued and leaves spare in its place; stop refuses more.
+func (w *writer) take(spare []*request, stop bool) []*request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	batch := w.queue
+	w.queue = spare
+	w.stopped = w.stopped || stop
+	if w.adopted != nil {
+		w.pack, w.adopted = w.adopted, nil
+	}
+	for _, e := range w.ending {
+		if w.pack != nil && w.pack.g == e.g {
+			w.seal()
 		}
-		for _, e := range endings {
-			w.end(e.g)
-			close(e.done)
-		}
-		w.place(queue)
+		close(e.done)
 	}
+	w.ending = nil
+	return batch
 }
 
-// end seals the pack if it is still the one being written.
-func (w *writer) end(g Segment) {
-	if w.pack != nil && w.pack.g == g {
-		w.detach()
+// stop commits what is queued, takes no more, and trims the pack.
+func (w *writer) stop() {
+	w.commit(w.take(nil, true))
+	if w.pack != nil && w.s.failure() != nil {
+		w.abandon()
 	}
+	w.seal()
 }
 
-// place gives the records of a queue their places, for which it makes room.
-func (w *writer) place(queue []*request) {
+// commit stores a batch of records and answers each.
+func (w *writer) commit(batch []*request) {
 	var full error // the pack can't grow: only what fits in what it has
-	for _, r := range queue {
+	for _, r := range batch {
 		if r.turn != 0 {
-			w.end(r.turn)
+			w.flush()
+			if w.pack != nil && w.pack.g == r.turn {
+				w.seal()
+			}
 			r.done <- struct{}{}
 			continue
 		}
@@ -158,29 +145,28 @@ func (w *writer) place(queue []*request) {
 			w.s.finish(r, Ref{}, ErrClosed) // nobody hears it
 			continue
 		}
-		for !w.tryGive(r) {
-			if full == nil {
-				full = w.makeRoom(r.e.size())
-			}
-			if full != nil {
-				w.s.finish(r, Ref{}, full)
-				break
-			}
+		size := r.e.size()
+		if full != nil && (w.pack == nil || w.pack.next+size > w.pack.allocated) {
+			w.s.finish(r, Ref{}, full)
+			continue
 		}
+		if err := w.makeRoom(size); err != nil {
+			full = err
+			w.s.finish(r, Ref{}, err)
+			continue
+		}
+		r.ref = r.e.seal(w.pack.marker, w.pack.g, w.pack.next)
+		w.pack.next += size
+		w.group = append(w.group, r)
 	}
-}
-
-func (w *writer) tryGive(r *request) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.give(r)
+	w.flush()
 }
 
 // makeRoom sees to a pack with n octets allocated at its end.
 func (w *writer) makeRoom(n int64) error {
-	next := w.next()
-	if w.pack != nil && next+n > w.s.opt.SegmentSize {
-		w.detach()
+	if p := w.pack; p != nil && p.next+n > w.s.opt.SegmentSize {
+		w.flush()
+		w.seal()
 	}
 	if err := w.s.failure(); err != nil {
 		return err
@@ -190,79 +176,49 @@ func (w *writer) makeRoom(n int64) error {
 		if err != nil {
 			return classify(err)
 		}
-		w.take(p)
-		return nil
+		w.pack = p
 	}
 	p := w.pack
-	grow := max(w.s.opt.Step, alignUp(next+n-p.allocated))
+	if p.next+n <= p.allocated {
+		return nil
+	}
+	grow := max(w.s.opt.Step, alignUp(p.next+n-p.allocated))
 	if err := w.s.room(grow); err != nil {
 		return err
 	}
 	if err := p.file.Allocate(p.allocated, grow); err != nil {
 		return classify(err)
 	}
-	w.mu.Lock()
 	p.allocated += grow
-	w.mu.Unlock()
 	return nil
 }
 
-// next is where the pack's next record goes.
-func (w *writer) next() int64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.pack == nil {
-		return 0
-	}
-	return w.pack.next
-}
-
-// take makes p the pack to be written; nil: none.
-func (w *writer) take(p *pack) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.pack = p
-}
-
-// flush writes what has a place, syncs once, and answers.
+// flush writes the group, syncs once, and answers.
 func (w *writer) flush() {
-	w.mu.Lock()
-	group := w.group
-	w.group = w.spare[:0]
-	w.mu.Unlock()
-	if len(group) > 0 {
-		err := w.commit(group)
-		for i, r := range group {
-			w.s.finish(r, r.place, err)
-			group[i] = nil
-		}
+	if len(w.group) == 0 {
+		return
 	}
-	w.spare = group
-}
-
-// commit brings a group to stable storage. When it fails, so do the records behind it, whose places are no more.
-func (w *writer) commit(group []*request) error {
 	p := w.pack
-	end := group[len(group)-1].place.End()
-	err := w.writeGroup(group)
+	err := w.writeGroup()
 	if err != nil {
 		err = classify(err)
 		w.rollBack(err)
-		return err
-	}
-	if err = w.s.sync(p.file); err != nil {
+	} else if err = w.s.sync(p.file); err != nil {
 		// What is on the disk is unknown, and stays unknown. Recover will look, after a restart.
 		w.abandon()
-		w.refuse(err)
-		return err
+	} else {
+		p.end = p.next
+		w.s.table.update(p.g, func(info *segmentInfo) { info.end = p.end })
 	}
-	p.end = end
-	w.s.table.update(p.g, func(info *segmentInfo) { info.end = end })
-	return nil
+	for i, r := range w.group {
+		w.s.finish(r, r.ref, err)
+		w.group[i] = nil
+	}
+	w.group = w.group[:0]
 }
 
 // writeGroup writes the records of the group one after the other with few calls.
-func (w *writer) writeGroup(group []*request) error {
+func (w *writer) writeGroup() error {
 	p := w.pack
 	if w.buf == nil {
 		w.buf = make([]byte, 0, writeSize)
@@ -276,7 +232,7 @@ func (w *writer) writeGroup(group []*request) error {
 		}
 		return err
 	}
-	for _, r := range group {
+	for _, r := range w.group {
 		b := *r.e.buf
 		if len(w.buf) > 0 && len(w.buf)+len(b) > cap(w.buf) {
 			if err := write(w.buf); err != nil {
@@ -303,52 +259,31 @@ func (w *writer) writeGroup(group []*request) error {
 func (w *writer) rollBack(cause error) {
 	p := w.pack
 	w.s.opt.Logger.Warn("blob: write failed", "segment", p.g.String(), "err", cause)
-	w.mu.Lock()
-	p.allocated = 0 // nobody gets a place meanwhile
-	w.mu.Unlock()
-	w.refuse(cause)
 	if err := p.file.Truncate(p.end); err != nil {
 		w.abandon()
 		return
 	}
-	w.mu.Lock()
 	p.next, p.allocated = p.end, p.end
-	w.mu.Unlock()
-}
-
-// refuse answers those with an error whose places are no more.
-func (w *writer) refuse(err error) {
-	w.mu.Lock()
-	lost := w.group
-	w.group = nil
-	w.mu.Unlock()
-	for _, r := range lost {
-		w.s.finish(r, Ref{}, err)
-	}
 }
 
 // abandon closes a pack that can't be written any more.
 func (w *writer) abandon() {
 	p := w.pack
-	w.take(nil)
+	w.pack = nil
 	w.s.table.update(p.g, func(info *segmentInfo) { info.sealed = true })
 	if err := p.file.Close(); err != nil {
 		w.s.opt.Logger.Warn("blob: close", "segment", p.g.String(), "err", err)
 	}
 }
 
-// detach commits what has a place in the pack, and ends it: what was allocated and not used is given back. That needs no sync,
-// since a longer file with zeros at its end means the same. The caller keeps others from getting places.
-func (w *writer) detach() {
-	w.flush()
-	p := w.pack
-	if p == nil {
+// seal ends a pack: what was allocated and not used is given back. That needs no sync, since a longer file with zeros
+// at its end means the same.
+func (w *writer) seal() {
+	if w.pack == nil {
 		return
 	}
-	if w.s.failure() == nil {
-		if err := p.file.Truncate(p.end); err != nil {
-			w.s.opt.Logger.Warn("blob: trim", "segment", p.g.String(), "err", err)
-		}
+	if err := w.pack.file.Truncate(w.pack.end); err != nil {
+		w.s.opt.Logger.Warn("blob: trim", "segment", w.pack.g.String(), "err", err)
 	}
 	w.abandon()
 }
@@ -398,4 +333,8 @@ func (s *Store) createSegment(name string, m marker, g Segment, shard uint32, si
 }
 
 // adopt gives the writer a pack from before the restart. Recover calls it before the first request can come.
-func (w *writer) adopt(p *pack) { w.take(p) }
+func (w *writer) adopt(p *pack) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.adopted = p
+}
