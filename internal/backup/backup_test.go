@@ -32,6 +32,7 @@ type memory struct {
 	tables   map[string][]store.Record
 	contents [][]byte
 	broken   map[int]bool
+	away     error // from where contents are
 }
 
 func (m *memory) Taken() time.Time { return m.at }
@@ -60,6 +61,9 @@ func (m *memory) Contents(context.Context) iter.Seq2[store.ContentInfo, error] {
 func (m *memory) Open(_ context.Context, c store.ContentInfo) (store.Blob, error) {
 	if m.broken[int(c.ID)] {
 		return nil, store.ErrCorrupt
+	}
+	if m.away != nil {
+		return nil, m.away
 	}
 	return held{bytes.NewReader(m.contents[c.ID-1])}, nil
 }
@@ -346,6 +350,87 @@ func TestADamagedContentHarmsOnlyItself(t *testing.T) {
 	whole.broken = m.broken
 	if out := g2.back(t, whole); out.Manifest.Counts.Damaged != 0 {
 		t.Errorf("%d damaged although the repository has it", out.Manifest.Counts.Damaged)
+	}
+}
+
+func TestAStoreThatCanNotBeReadNowIsNotTakenForDamaged(t *testing.T) {
+	t.Parallel()
+	g, m := newRig(t), filled(30)
+	m.away = errors.New("the bucket does not answer")
+	if out, err := Run(t.Context(), g.options(t, m)); !errors.Is(err, m.away) {
+		t.Fatalf("%v, and a backup %+v", err, out)
+	}
+	if list, _, err := g.open(t).List(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+	m.away = fmt.Errorf("%w: a sector", syscall.EIO) // here it stands, and stays as it is
+	if out := g.back(t, m); out.Manifest.Counts.Damaged != 30 {
+		t.Errorf("%d damaged", out.Manifest.Counts.Damaged)
+	}
+	m.away = nil
+	if out := g.back(t, m); out.Manifest.Counts.Damaged != 0 {
+		t.Errorf("%d damaged", out.Manifest.Counts.Damaged)
+	}
+}
+
+func TestABundleThatIsLostHarmsOnlyWhatIsInIt(t *testing.T) {
+	t.Parallel()
+	for what, harm := range map[string]func(g *rig, file string, p Part) error{
+		"gone":           func(g *rig, file string, _ Part) error { return g.disk.Remove(file) },
+		"its index":      func(g *rig, file string, p Part) error { return g.disk.Flip(file, p.Size-int64(trailerSize)-1, 2) },
+		"for whom it is": func(g *rig, file string, _ Part) error { return g.disk.Flip(file, 100, 2) },
+		"its trailer":    func(g *rig, file string, p Part) error { return g.disk.Flip(file, p.Size-1, 2) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			g, m := newRig(t), filled(60)
+			o := g.options(t, m)
+			o.BundleSize = 100_000
+			out, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mail []Part
+			for _, p := range out.Manifest.Bundles {
+				if p.Kind == Mail {
+					mail = append(mail, p)
+				}
+			}
+			if err := harm(g, "/t/"+mail[1].Name, mail[1]); err != nil {
+				t.Fatal(err)
+			}
+			rd := g.reader(t, out.ID)
+			lost := 0
+			for c, err := range rd.Contents(t.Context()) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch _, err := rd.Open(t.Context(), c); {
+				case errors.Is(err, store.ErrCorrupt):
+					lost++
+				case err != nil:
+					t.Fatalf("content %d: %v", c.ID, err)
+				}
+			}
+			if lost == 0 || lost > 60/2 {
+				t.Errorf("%d of 60 in one of %d bundles are lost", lost, len(mail))
+			}
+		})
+	}
+	g, m := newRig(t), filled(60)
+	out := g.back(t, m)
+	rd := g.reader(t, out.ID)
+	for _, err := range rd.Contents(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := g.disk.Rename("/t", "/u"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := rd.Open(t.Context(), store.ContentInfo{ID: 1, Sum: sha256.Sum256(m.contents[0]), Size: int64(len(m.contents[0]))})
+	if err == nil || errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("a target that is gone: %v", err)
 	}
 }
 

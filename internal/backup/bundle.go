@@ -9,9 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"waxwing/internal/store"
+	"waxwing/internal/store/blob"
 )
 
 // A bundle is an object that holds many pieces: contents of messages, or rows. It is
@@ -159,7 +163,7 @@ func nameless(dir string) (*os.File, error) {
 // add puts a piece in. An error of the source leaves the bundle as it was: errors.Is errSource.
 func (b *bundle) add(p *packer, sum Sum, size int64, open func() (io.ReadCloser, error)) error {
 	if size > maxPiece {
-		return fmt.Errorf("%w: a piece of %d octets is more than a backup takes", errSource, size)
+		return fmt.Errorf("%w: %w: %d octets", errSource, errLarge, size)
 	}
 	var err error
 	if size <= holdPiece {
@@ -176,6 +180,22 @@ func (b *bundle) add(p *packer, sum Sum, size int64, open func() (io.ReadCloser,
 // errSource marks what is wrong with a piece before it is in a bundle.
 var errSource = errors.New("can't be read from the store")
 
+// errOther says that the store gives other octets than it was given.
+var errOther = errors.New("its SHA-256 differs")
+
+// errLarge says that a piece is longer than a bundle can say.
+var errLarge = errors.New("it is more than a backup takes")
+
+// damagedSource tells a piece that is damaged from a store that can't give it now: its bucket does not answer, say.
+func damagedSource(err error) bool {
+	for _, harm := range []error{store.ErrCorrupt, blob.ErrEncrypted, errOther, errLarge, syscall.EIO} {
+		if errors.Is(err, harm) {
+			return errors.Is(err, errSource)
+		}
+	}
+	return false
+}
+
 func (b *bundle) addSmall(p *packer, sum Sum, size int64, open func() (io.ReadCloser, error)) error {
 	r, err := open()
 	if err != nil {
@@ -184,7 +204,7 @@ func (b *bundle) addSmall(p *packer, sum Sum, size int64, open func() (io.ReadCl
 	data := make([]byte, size)
 	_, err = io.ReadFull(r, data)
 	if err = errors.Join(err, r.Close()); err == nil && sha256.Sum256(data) != sum {
-		err = errors.New("its SHA-256 differs")
+		err = errOther
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSource, err)
@@ -235,7 +255,7 @@ func hashWhole(sum Sum, size int64, open func() (io.ReadCloser, error)) error {
 		return err
 	}
 	if n != size || Sum(h.Sum(nil)) != sum {
-		return errors.New("its SHA-256 differs")
+		return errOther
 	}
 	return nil
 }
@@ -302,6 +322,9 @@ func openBundle(ctx context.Context, t Target, name string, size int64, ids []ag
 		return nil, err
 	}
 	plain, err := unseal(bytes.NewReader(sealed), ids, maxIndex)
+	if err != nil && !errors.Is(err, ErrIdentity) {
+		err = fmt.Errorf("%w: %w", errDiffers, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: index: %w", name, err)
 	}

@@ -36,6 +36,7 @@ type Reader struct {
 	bundles []*opened // of the manifest, nil until the index was read
 	near    []*near   // the last used in front
 	bad     map[int]error
+	lost    map[Kind]error // the first bundle whose index can't be had
 	dec     *zstd.Decoder
 }
 
@@ -73,7 +74,7 @@ func (r *Repository) Read(ctx context.Context, b Backup, ids []age.Identity, dir
 	rd := &Reader{
 		Backup: b, target: r.target, ids: ids, dir: dir, catalog: c, dec: dec, damaged: make(map[Sum]struct{}),
 		where: make(map[Sum]int), indexed: make(map[Kind]bool), bundles: make([]*opened, len(b.Manifest.Bundles)),
-		bad: make(map[int]error),
+		bad: make(map[int]error), lost: make(map[Kind]error),
 	}
 	for _, sum := range c.Damaged {
 		rd.damaged[sum] = struct{}{}
@@ -103,12 +104,34 @@ func (r *Reader) indexes(ctx context.Context, kind Kind) error {
 		if p.Kind != kind {
 			continue
 		}
-		if _, err := r.bundle(ctx, i); err != nil {
+		if _, err := r.bundle(ctx, i); r.harmed(ctx, err) {
+			if r.lost[kind] == nil {
+				r.lost[kind] = err // what is in the others is found
+			}
+		} else if err != nil {
 			return err
 		}
 	}
 	r.indexed[kind] = true
 	return nil
+}
+
+// harmed tells a bundle that is lost or damaged from a target that doesn't answer, and from a disk that is not there: then
+// the manifest is gone too. The catalog was opened, so an identity that doesn't fit is damage.
+func (r *Reader) harmed(ctx context.Context, err error) bool {
+	if err == nil || errors.Is(err, errTarget) || ctx.Err() != nil {
+		return false
+	}
+	for _, harm := range []error{errDiffers, errFormat, io.ErrUnexpectedEOF, ErrIdentity} {
+		if errors.Is(err, harm) {
+			return true
+		}
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = readManifest(ctx, r.target, r.ID)
+	return err == nil
 }
 
 func (r *Reader) bundle(ctx context.Context, i int) (*opened, error) {
@@ -140,6 +163,10 @@ func (r *Reader) bring(ctx context.Context, i int) (*near, error) {
 		return nil, err
 	}
 	n, err := r.fetch(ctx, i)
+	if r.harmed(ctx, err) {
+		err = fmt.Errorf("%w: %v", errDiffers, err) //nolint:errorlint // it is damage, whatever it was
+		r.bad[i] = err                              // it is not fetched again for each of its pieces
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -181,11 +208,7 @@ func (r *Reader) fetch(ctx context.Context, i int) (n *near, err error) {
 	}
 	plain, _, err := age.DecryptReaderAt(f, o.payload, r.ids...)
 	if err = unsealError(err); err != nil {
-		if !errors.Is(err, ErrIdentity) {
-			err = fmt.Errorf("%w: %w", errDiffers, err)
-			r.bad[i] = err // it is not fetched again for each of its pieces
-		}
-		return nil, fmt.Errorf("%s: %w", o.name, err)
+		return nil, fmt.Errorf("%s: %w: %w", o.name, errDiffers, err)
 	}
 	n = &near{n: i, file: f, plain: unsealed{plain}, at: make(map[Sum]int64), of: make(map[Sum]piece)}
 	off := int64(0)
@@ -217,7 +240,11 @@ func (r *Reader) piece(ctx context.Context, sum Sum, kind Kind) (store.Blob, err
 	}
 	i, ok := r.where[sum]
 	if !ok {
-		return nil, fmt.Errorf("piece %x is in no bundle of backup %s: %w", sum[:8], r.ID, errFormat)
+		err := fmt.Errorf("piece %x is in no bundle of backup %s: %w", sum[:8], r.ID, errFormat)
+		if lost := r.lost[kind]; lost != nil {
+			err = fmt.Errorf("%w; it may be in one that can't be read: %v", err, lost) //nolint:errorlint // what it is harms this piece alone
+		}
+		return nil, err
 	}
 	n, err := r.bring(ctx, i)
 	if err != nil {

@@ -223,7 +223,7 @@ func (r *run) contents(ctx context.Context, snap Snapshot) error {
 			}
 			return blobReader{io.NewSectionReader(b, 0, b.Size()), b}, nil
 		})
-		if errors.Is(err, errSource) && ctx.Err() == nil {
+		if damagedSource(err) && ctx.Err() == nil {
 			r.damaged(Sum(c.Sum), c.ID, err)
 			err = nil
 		}
