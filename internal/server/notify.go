@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -20,6 +21,35 @@ func (s *Server) notifyReady() (stopping func()) {
 		s.goBackground(func(ctx context.Context) { s.beat(ctx, interval/3) })
 	}
 	return func() { s.tell(daemon.SdNotifyStopping) }
+}
+
+// How much more time systemd is asked for while the store is opened, and how often.
+const (
+	startTime = time.Minute
+	startBeat = 15 * time.Second
+)
+
+// notifyStarting asks systemd for time until the function that it returns is called: an upgrade that rewrites a large store takes
+// longer than a start may (TimeoutStartSec= in systemd.service(5)), and one that is killed begins again with the next start.
+func (s *Server) notifyStarting(every time.Duration) (opened func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			s.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", startTime.Microseconds()))
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped
+	}
 }
 
 func (s *Server) tell(state string) {

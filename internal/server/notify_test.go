@@ -16,19 +16,17 @@ import (
 // patience is how long a test waits for what must come: a busy machine takes its time.
 const patience = 2 * time.Minute
 
-// The watchdog of systemd is told that all is well only while the store's writer answers.
-func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "notify")
+// systemd plays the one of the machine: it returns a function that waits for what it is told, "" for nothing.
+func systemd(t *testing.T) (told func(within time.Duration) string) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	t.Setenv("NOTIFY_SOCKET", socket)
-	t.Setenv("WATCHDOG_USEC", "300000")
-	n := start(t, newNode(t, nil))
-	told := func(within time.Duration) string {
+	return func(within time.Duration) string {
 		t.Helper()
 		buf := make([]byte, 200)
 		if err := l.SetReadDeadline(time.Now().Add(within)); err != nil {
@@ -44,8 +42,50 @@ func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
 		}
 		return string(buf[:k])
 	}
-	if got := told(patience); got != "READY=1" {
+}
+
+const moreTime = "EXTEND_TIMEOUT_USEC=60000000"
+
+// A start that takes long, since an upgrade rewrites the store, asks systemd for time again and again, and no longer when it is over.
+func TestALongStartAsksForTime(t *testing.T) {
+	told := systemd(t)
+	opened := (&Server{log: discard}).notifyStarting(time.Millisecond)
+	for range 3 {
+		if got := told(patience); got != moreTime {
+			t.Fatalf("told: %q", got)
+		}
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		opened()
+	}()
+	for running := true; running; { // the socket holds few messages
+		told(time.Millisecond)
+		select {
+		case <-over:
+			running = false
+		default:
+		}
+	}
+	for told(time.Millisecond) != "" {
+		continue // what was sent before
+	}
+	if got := told(100 * time.Millisecond); got != "" {
+		t.Errorf("behind the end: %q", got)
+	}
+}
+
+// The watchdog of systemd is told that all is well only while the store's writer answers.
+func TestWatchdogIsNotToldWhileTheWriterHangs(t *testing.T) {
+	told := systemd(t)
+	t.Setenv("WATCHDOG_USEC", "300000")
+	n := start(t, newNode(t, nil))
+	if got := told(patience); got != moreTime {
 		t.Fatalf("first: %q", got)
+	}
+	if got := told(patience); got != "READY=1" {
+		t.Fatalf("then: %q", got)
 	}
 	for range 3 {
 		if got := told(patience); got != "WATCHDOG=1" {

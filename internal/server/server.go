@@ -94,7 +94,10 @@ func New(ctx context.Context, cfg *config.Config, o Options) (s *Server, err err
 	if s.keys, err = certs.Open(pairs, s.log.With("part", "tls")); err != nil {
 		return s, err
 	}
-	if s.state, err = OpenState(ctx, cfg, s.log); err != nil {
+	opened := s.notifyStarting(startBeat)
+	s.state, err = OpenState(ctx, cfg, s.log)
+	opened()
+	if err != nil {
 		return s, err
 	}
 	if err = s.build(ctx); err != nil {

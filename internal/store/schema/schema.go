@@ -101,16 +101,6 @@ func Last(files fs.FS) (last int64, err error) {
 	return last, err
 }
 
-// Latest is the schema that migrations lead to.
-func Latest(files fs.FS) (last int64, err error) {
-	names, err := fs.Glob(files, "*.sql")
-	for _, name := range names {
-		n, nerr := goose.NumericComponent(name)
-		last, err = max(last, n), errors.Join(err, nerr)
-	}
-	return last, err
-}
-
 // Version is the schema that a database has.
 func Version(ctx context.Context, db *sql.DB) (version int64, err error) {
 	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version`).Scan(&version)

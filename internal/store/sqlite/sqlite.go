@@ -139,7 +139,7 @@ func Migrations() fs.FS {
 
 // Schema is the schema that they lead to.
 func Schema() int64 {
-	last, err := schema.Latest(Migrations())
+	last, err := schema.Last(Migrations())
 	if err != nil {
 		panic(err) // they are part of the program
 	}

@@ -82,13 +82,11 @@ func (x *Index) step(ctx context.Context) (more bool, err error) {
 	return true, x.index(ctx, list)
 }
 
-// ready opens the file.
+// ready opens the file. Searches don't wait for it: a large file whose pages get their sums is rewritten first.
 func (x *Index) ready(ctx context.Context) error {
 	if x.db != nil {
 		return nil
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	db, upto, err := openDatabase(ctx, &x.opts)
 	if err != nil {
 		return err
@@ -97,6 +95,8 @@ func (x *Index) ready(ctx context.Context) error {
 		return errors.Join(err, db.close())
 	}
 	x.next = 0 // only what was there at the start can be ahead
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.db = db
 	x.upto.Store(int64(upto))
 	return nil

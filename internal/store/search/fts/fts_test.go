@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +123,44 @@ func TestAnIndexGoesOnWhereItEnded(t *testing.T) {
 	if r.mail.reads != 1 {
 		t.Errorf("%d messages were read, all but one of them again", r.mail.reads)
 	}
+}
+
+// TestSearchesDoNotWaitForAnIndexThatIsBeingOpened asks while a file is opened, which takes long when its pages get their sums.
+func TestSearchesDoNotWaitForAnIndexThatIsBeingOpened(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.start()
+	last := r.mail.add(1, "alpha", "beta")
+	r.reach(last)
+	r.stop()
+	opening, opened := make(chan struct{}), make(chan struct{})
+	r.mail.set(func() {
+		r.mail.asked = sync.OnceFunc(func() {
+			close(opening)
+			<-opened
+		})
+	})
+	r.start()
+	<-opening
+	answered := make(chan error, 1)
+	go func() {
+		hits, err := r.idx.Candidates(t.Context(), 1, []byte("beta"), search.Body)
+		if hits != nil {
+			err = fmt.Errorf("an index that is not open says %v", hits.IDs)
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a search waits")
+	}
+	close(opened)
+	r.stand(last)
+	r.expect(1, "beta", 2)
 }
 
 func TestGoneMessagesLeaveTheIndex(t *testing.T) {

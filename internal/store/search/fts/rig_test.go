@@ -30,6 +30,7 @@ type mail struct {
 	broken map[store.MessageID]error          // of reading one message
 	full   error                              // of Writable
 	before func(ctx context.Context, n int64) // called before a message is read
+	asked  func()                             // called when an index that is being opened asks for fingerprints
 	reads  int64
 }
 
@@ -96,6 +97,12 @@ func (m *mail) GoneMessages(_ context.Context, ids []store.MessageID) (gone []st
 }
 
 func (m *mail) Fingerprints(_ context.Context, ids []store.MessageID) (map[store.MessageID]int64, error) {
+	m.mu.Lock()
+	asked := m.asked
+	m.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make(map[store.MessageID]int64)
