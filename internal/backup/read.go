@@ -36,7 +36,7 @@ type Reader struct {
 	bundles []*opened // of the manifest, nil until the index was read
 	near    []*near   // the last used in front
 	bad     map[int]error
-	lost    map[Kind]error // the first bundle whose index can't be had
+	lost    map[Kind][]int // bundles whose index could not be had
 	dec     *zstd.Decoder
 }
 
@@ -74,7 +74,7 @@ func (r *Repository) Read(ctx context.Context, b Backup, ids []age.Identity, dir
 	rd := &Reader{
 		Backup: b, target: r.target, ids: ids, dir: dir, catalog: c, dec: dec, damaged: make(map[Sum]struct{}),
 		where: make(map[Sum]int), indexed: make(map[Kind]bool), bundles: make([]*opened, len(b.Manifest.Bundles)),
-		bad: make(map[int]error), lost: make(map[Kind]error),
+		bad: make(map[int]error), lost: make(map[Kind][]int),
 	}
 	for _, sum := range c.Damaged {
 		rd.damaged[sum] = struct{}{}
@@ -105,9 +105,7 @@ func (r *Reader) indexes(ctx context.Context, kind Kind) error {
 			continue
 		}
 		if _, err := r.bundle(ctx, i); r.harmed(ctx, err) {
-			if r.lost[kind] == nil {
-				r.lost[kind] = err // what is in the others is found
-			}
+			r.lost[kind] = append(r.lost[kind], i) // what is in the others is found
 		} else if err != nil {
 			return err
 		}
@@ -164,8 +162,11 @@ func (r *Reader) bring(ctx context.Context, i int) (*near, error) {
 	}
 	n, err := r.fetch(ctx, i)
 	if r.harmed(ctx, err) {
-		err = fmt.Errorf("%w: %v", errDiffers, err) //nolint:errorlint // it is damage, whatever it was
-		r.bad[i] = err                              // it is not fetched again for each of its pieces
+		short := errors.Is(err, io.ErrUnexpectedEOF) // the next time it may come whole
+		err = fmt.Errorf("%w: %v", errDiffers, err)  //nolint:errorlint // it is damage, whatever it was
+		if !short {
+			r.bad[i] = err // it is not fetched again for each of its pieces
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -231,6 +232,25 @@ func (u unsealed) ReadAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// find says which bundle has a piece. One that none has may be in a bundle that could not be read: that is tried again.
+func (r *Reader) find(ctx context.Context, sum Sum, kind Kind) (int, error) {
+	err := fmt.Errorf("piece %x is in no bundle of backup %s: %w", sum[:8], r.ID, errFormat)
+	for _, i := range r.lost[kind] {
+		if _, ok := r.where[sum]; ok {
+			break
+		}
+		if _, lost := r.bundle(ctx, i); r.harmed(ctx, lost) {
+			err = fmt.Errorf("piece %x, and %s can't be read: %v: %w", sum[:8], r.Manifest.Bundles[i].Name, lost, errFormat) //nolint:errorlint // it harms this piece alone
+		} else if lost != nil {
+			return 0, lost
+		}
+	}
+	if i, ok := r.where[sum]; ok {
+		return i, nil
+	}
+	return 0, err
+}
+
 // piece gives a piece as a file that can be read anywhere: in memory, or without a name when it is large. It is whole.
 func (r *Reader) piece(ctx context.Context, sum Sum, kind Kind) (store.Blob, error) {
 	r.mu.Lock()
@@ -238,12 +258,8 @@ func (r *Reader) piece(ctx context.Context, sum Sum, kind Kind) (store.Blob, err
 	if err := r.indexes(ctx, kind); err != nil {
 		return nil, err
 	}
-	i, ok := r.where[sum]
-	if !ok {
-		err := fmt.Errorf("piece %x is in no bundle of backup %s: %w", sum[:8], r.ID, errFormat)
-		if lost := r.lost[kind]; lost != nil {
-			err = fmt.Errorf("%w; it may be in one that can't be read: %v", err, lost) //nolint:errorlint // what it is harms this piece alone
-		}
+	i, err := r.find(ctx, sum, kind)
+	if err != nil {
 		return nil, err
 	}
 	n, err := r.bring(ctx, i)
