@@ -59,6 +59,7 @@ type account struct {
 	ready chan struct{} // closed when it is loaded, or err is set
 	err   error
 	stale atomic.Bool // the rows may have changed since: the writer reads them before it does anything with the account
+	await atomic.Bool // the writer has it in its queue to read them
 
 	// Guarded by accounts.mu.
 	pins int

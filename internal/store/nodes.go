@@ -120,15 +120,20 @@ func (s *Store) Lead(ctx context.Context) {
 	}
 }
 
-// live says again and again that this node lives, and takes over what others held that don't.
+// live says again and again that this node lives. It doesn't wait for the writer: a long transaction is no death.
 func (l *link) live(ctx context.Context) {
 	for pause(ctx, nodeBeat) {
-		err := l.beat(ctx)
-		if err == nil {
-			err = l.s.bury(ctx)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := l.beat(ctx); err != nil && ctx.Err() == nil {
 			l.s.log.Warn("store: this node can't say that it lives", "node", l.node, "err", err)
+		}
+	}
+}
+
+// inherit takes over again and again what other nodes held that don't live any more.
+func (l *link) inherit(ctx context.Context) {
+	for pause(ctx, nodeBeat) {
+		if err := l.s.bury(ctx); err != nil && ctx.Err() == nil {
+			l.s.log.Warn("store: look after other nodes", "err", err)
 		}
 	}
 }
@@ -219,7 +224,7 @@ func (s *Store) bury(ctx context.Context) error {
 		s.log.Warn("store: took over what a node had begun that is gone", "recipients", freed)
 	}
 	if err != nil {
-		return fmt.Errorf("store: look after other nodes: %w", err)
+		return fmt.Errorf("take over from other nodes: %w", err)
 	}
 	return nil
 }

@@ -73,6 +73,7 @@ func (l *link) start(ctx context.Context) error {
 	l.done.Go(func() { l.hear(ctx) })
 	l.done.Go(func() { l.watch(ctx) })
 	l.done.Go(func() { l.live(ctx) })
+	l.done.Go(func() { l.inherit(ctx) })
 	l.done.Go(func() { l.fence(ctx) })
 	return nil
 }
@@ -336,10 +337,15 @@ func (s *Store) olderThanRows(ctx context.Context, list []*account) ([]AccountID
 func (s *Store) outdated(ids []AccountID) {
 	for _, id := range ids {
 		a := s.accounts.forgetUnused(id)
-		if a == nil || a.stale.Swap(true) { // it is about to be read anew
+		if a == nil {
+			continue
+		}
+		a.stale.Store(true)
+		if a.await.Swap(true) { // it is about to be read anew
 			continue
 		}
 		o := &op{done: make(chan error, 1), fn: func(tx *Tx) error {
+			a.await.Store(false) // before it is read: should that fail, the next who is told tries again
 			if err := tx.catchUp(id); err != nil {
 				s.log.Debug("store: follow another node", "account", id, "err", err)
 			}

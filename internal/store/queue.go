@@ -322,12 +322,17 @@ func (s *Store) QueueReclaim(ctx context.Context, owner string, now time.Time) (
 }
 
 // QueueExpireLeases makes recipients wait again, due now, whose lease another owner let run out: its node is gone. An
-// owner's own leases are never taken from it, however long an attempt seems to last: the clock may have jumped.
+// owner's own leases are never taken from it, however long an attempt seems to last, nor are those of a node that lives: a clock
+// may have jumped.
 func (s *Store) QueueExpireLeases(ctx context.Context, owner string, now time.Time) (int, error) {
 	n := 0
+	ended := ""
+	if s.link != nil {
+		ended = `AND NOT EXISTS (SELECT 1 FROM node AS n WHERE n.node = r.lease_owner AND ` + s.seenLately() + `) `
+	}
 	err := s.Write(ctx, func(tx *Tx) error {
-		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2
-			ORDER BY lease_until, id LIMIT 1000`+tx.skipLocked(), now.UnixMilli(), owner)
+		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient AS r WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2 `+ended+
+			`ORDER BY lease_until, id LIMIT 1000`+tx.skipLocked(), now.UnixMilli(), owner)
 		if err != nil {
 			return fmt.Errorf("store: find expired leases: %w", err)
 		}

@@ -2,6 +2,7 @@ package objects_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ type peers struct {
 	store.Peers
 	mute atomic.Bool // what the node tells is lost
 	dead atomic.Bool // the node can't say that it lives
+
+	heard atomic.Int64 // how often the node was told something
 }
 
 func (p *peers) Tell(ctx context.Context, text string) error {
@@ -37,6 +40,13 @@ func (p *peers) Now() string {
 		return `(1 / 0)::bigint`
 	}
 	return p.Peers.Now()
+}
+
+func (p *peers) Hear(ctx context.Context, ready func(), heard func(text string)) error {
+	return p.Peers.Hear(ctx, ready, func(text string) {
+		heard(text)
+		p.heard.Add(1)
+	})
 }
 
 // pair is two nodes on one database and bucket, with account 1.
@@ -191,6 +201,10 @@ func TestWhatADeadNodeHeldPassesOn(t *testing.T) {
 	if p.ok(err); n != 0 {
 		t.Errorf("%d leases ran out", n)
 	}
+	n, err = other.QueueExpireLeases(t.Context(), other.Node(), time.Now().Add(48*time.Hour)) // its clock is off
+	if p.ok(err); n != 0 {
+		t.Errorf("a node with a fast clock took %d leases of one that lives", n)
+	}
 	if got, _, err := p.take(1); err != nil || len(got) != 0 {
 		t.Fatalf("another node took %v: %v", got, err)
 	}
@@ -323,6 +337,55 @@ func TestWhatIsNotToldIsLookedFor(t *testing.T) {
 	p.deliver(0, "nobody hears of it")
 	until(1)
 }
+
+// TestANodeThatCouldNotFollowOnceFollowsLater has an account not be readable as a node is told of it.
+func TestANodeThatCouldNotFollowOnceFollowsLater(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	until := p.watched()
+	p.waitFor("the node to hear", p.s[1].Hears)
+	p.deliver(0, "before")
+	until(1)
+	p.exec(`ALTER TABLE %[1]s.subscription RENAME TO away`)
+	told := p.peers[1].heard.Load()
+	p.deliver(0, "what it can't read")
+	p.waitFor("the node to be told", func() bool { return p.peers[1].heard.Load() > told })
+	p.ok(p.s[1].Write(t.Context(), func(*store.Tx) error { return nil })) // it has tried
+	p.exec(`ALTER TABLE %[1]s.away RENAME TO subscription`)
+	p.deliver(0, "after")
+	until(3)
+}
+
+// TestANodeLivesWhileItsWriterIsBusy lets a transaction last for longer than a node may be silent.
+func TestANodeLivesWhileItsWriterIsBusy(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	seen := func() (at int64) {
+		p.ok(p.s[1].Read(t.Context(), func(q store.Querier) error {
+			return q.QueryRow(`SELECT seen FROM node WHERE node = $1`, p.s[0].Node()).Scan(&at)
+		}))
+		return at
+	}
+	busy, end := make(chan struct{}), make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		// The database ends it meanwhile: its outcome is not what this is about.
+		_ = p.s[0].Write(t.Context(), func(*store.Tx) error {
+			close(busy)
+			<-end
+			return errIdle
+		})
+	})
+	defer writer.Wait()
+	defer close(end)
+	<-busy
+	for range 3 {
+		last := seen()
+		p.waitFor("the node to say that it lives", func() bool { return seen() > last })
+	}
+}
+
+var errIdle = errors.New("nothing was done")
 
 func TestNodesHearAgainAfterTheirConnectionBroke(t *testing.T) {
 	t.Parallel()
