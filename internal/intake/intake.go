@@ -30,6 +30,7 @@ import (
 	"waxwing/internal/address"
 	"waxwing/internal/auth"
 	"waxwing/internal/directory"
+	"waxwing/internal/guard"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -191,6 +192,7 @@ type Peer struct {
 	ESMTP         bool   // EHLO, not HELO
 	TLS           *tls.ConnectionState
 	Identity      *auth.Identity // nil for strangers
+	Visitor       *guard.Visitor // what the guard knows of a session; nil without one
 	Submission    bool           // the message submission service (RFC 6409): rules for users, not for servers
 }
 

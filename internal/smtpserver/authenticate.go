@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/guard"
 	"waxwing/internal/smtp"
 	"waxwing/internal/wire"
 )
@@ -25,14 +26,12 @@ func (s *session) cmdAuth(args []byte) error {
 	at := auth.Attempt{Protocol: "smtp", Remote: s.remote, TLS: s.tls != nil}
 	exchange, err := s.srv.opts.Auth.Start(s.ctx, at, mechanism)
 	if err != nil {
-		s.authRefused(mechanism, err)
-		return nil
+		return s.authRefused(mechanism, err)
 	}
 	var response []byte
 	if len(fields) == 2 {
 		if response, err = auth.Decode(fields[1]); err != nil {
-			s.authRefused(mechanism, err)
-			return nil
+			return s.authRefused(mechanism, err)
 		}
 	}
 	s.conn.SetLimits(s.authLimits())
@@ -52,10 +51,13 @@ func (s *session) exchange(mechanism string, exchange auth.Exchange, response []
 		challenge, id, err := s.step(exchange, response)
 		switch {
 		case err != nil:
-			s.authRefused(mechanism, err)
-			return nil
+			return s.authRefused(mechanism, err)
 		case id != nil:
 			s.identity = id
+			if r, err := s.ask(s.ctx, guard.SignedIn); r != nil || err != nil {
+				s.identity = nil
+				return s.turnedAway(r, err)
+			}
 			s.signIn(mechanism, true)
 			s.say(235, "2.7.0", "authentication succeeded")
 			return nil
@@ -73,12 +75,10 @@ func (s *session) exchange(mechanism string, exchange auth.Exchange, response []
 			return nil
 		}
 		if response, err = auth.Decode(line); err != nil {
-			s.authRefused(mechanism, err)
-			return nil
+			return s.authRefused(mechanism, err)
 		}
 	}
-	s.authRefused(mechanism, auth.ErrMalformed)
-	return nil
+	return s.authRefused(mechanism, auth.ErrMalformed)
 }
 
 // maxAuthRounds is more than any mechanism takes.
@@ -110,7 +110,7 @@ var authRefusals = []struct {
 }
 
 // authRefused answers a sign-in that failed: a wrong password and a wrong name alike.
-func (s *session) authRefused(mechanism string, err error) {
+func (s *session) authRefused(mechanism string, err error) error {
 	r := smtp.Errorf(454, "4.7.0", "authentication is not possible now, try again later")
 	known := false
 	for _, row := range authRefusals {
@@ -127,11 +127,15 @@ func (s *session) authRefused(mechanism string, err error) {
 		s.signIn(mechanism, false)
 	}
 	if r.Temporary() {
-		return
+		return nil
 	}
 	if s.authFailures++; s.authFailures >= s.srv.limits.AuthFailures {
 		s.end(421, "4.7.0", "too many failed authentications")
-		return
+	} else {
+		s.blame()
 	}
-	s.blame()
+	if r.Code == 535 {
+		return s.told(guard.NotSigned, r)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 
+	"waxwing/internal/guard"
 	"waxwing/internal/smtp"
 	"waxwing/internal/wire"
 )
@@ -84,6 +85,9 @@ func (s *session) cmdData(args []byte) error {
 		s.bad(503, "5.5.1", "BINARYMIME needs BDAT")
 		return nil
 	}
+	if r, err := s.ask(s.ctx, guard.Data); r != nil || err != nil {
+		return s.turnedAway(r, err)
+	}
 	spool, err := s.tx.Spool()
 	if err != nil {
 		s.refused(err, "data")
@@ -148,6 +152,11 @@ func (s *session) cmdBdat(args []byte) error {
 		return nil
 	}
 	if !s.bdat {
+		if r, err := s.ask(s.ctx, guard.Data); err != nil {
+			return err
+		} else if r != nil {
+			return s.loseChunk(r, s.conn.Literal(size), limit)
+		}
 		spool, err := s.tx.Spool()
 		if err != nil {
 			return s.loseChunk(err, s.conn.Literal(size), limit)
@@ -209,8 +218,7 @@ func parseBdat(args []byte) (size int64, last, ok bool) {
 
 // lose answers a message that was refused while it came in.
 func (s *session) lose(reason error) error {
-	s.ended(s.refused(reason, "body"))
-	return nil
+	return s.ended(s.refused(reason, "body"))
 }
 
 // commit hands the whole message over. Only when everything is on stable storage does the peer hear 250.
@@ -222,8 +230,7 @@ func (s *session) commit() error {
 		if errors.Is(context.Cause(ctx), wire.ErrPeerGone) {
 			return wire.ErrPeerGone
 		}
-		s.ended(s.refused(err, "commit"))
-		return nil
+		return s.ended(s.refused(err, "commit"))
 	}
 	b := append(s.buf[:0], "250 2.0.0 ok "...)
 	b = append(b, receipt.TraceID...)
@@ -231,15 +238,21 @@ func (s *session) commit() error {
 	_, _ = s.conn.Write(b) // the error is sticky
 	s.keep(b)
 	s.idle = 0
-	s.ended(250)
-	return nil
+	return s.ended(nil)
 }
 
-// ended closes the transaction of a message that has got its answer.
-func (s *session) ended(code int) {
+// ended closes the transaction of a message that has got its answer, nil for 250.
+func (s *session) ended(refusal *smtp.Reply) error {
+	code, outcome := 250, error(nil)
+	if refusal != nil {
+		code, outcome = refusal.Code, refusal
+	}
 	if f := s.srv.opts.Metrics.Message; f != nil {
 		f(s.mode, code, s.sink.size, s.srv.opts.Clock().Sub(s.txBegun))
 	}
 	s.messages++
+	s.visitor.Octets = s.sink.size
+	err := s.told(guard.Message, outcome)
 	s.abort()
+	return err
 }

@@ -3,6 +3,7 @@ package smtpserver
 import (
 	"unicode/utf8"
 
+	"waxwing/internal/guard"
 	"waxwing/internal/smtp"
 )
 
@@ -18,10 +19,14 @@ func (s *session) cmdMail(args []byte) error {
 		s.blame()
 		return nil
 	}
-	tx := s.srv.opts.Intake.Begin(s.peer())
-	s.tx, s.mail = tx, m // from here on a panic aborts it
+	s.visitor.From, s.visitor.UTF8 = m.From, m.UTF8
 	ctx, cancel := s.begin(s.srv.limits.Command)
 	defer cancel()
+	if r, err := s.ask(ctx, guard.Mail); r != nil || err != nil {
+		return s.turnedAway(r, err)
+	}
+	tx := s.srv.opts.Intake.Begin(s.peer())
+	s.tx, s.mail = tx, m // from here on a panic aborts it
 	if err := tx.Mail(ctx, m); err != nil {
 		s.refused(err, "mail")
 		s.abort()
@@ -57,16 +62,31 @@ func (s *session) cmdRcpt(args []byte) error {
 		}
 		return nil
 	}
+	s.visitor.To = r.To
 	ctx, cancel := s.begin(s.srv.limits.Command)
-	defer cancel()
-	if err := s.tx.Rcpt(ctx, r); err != nil {
+	if r, err := s.ask(ctx, guard.Rcpt); r != nil || err != nil {
+		cancel()
+		return s.turnedAway(r, err)
+	}
+	err := s.tx.Rcpt(ctx, r)
+	cancel()
+	if err != nil {
 		s.refused(err, "rcpt")
 		s.refusal()
-		return nil
+	} else {
+		s.rcpts++
+		s.say(250, "2.1.5", "recipient ok")
 	}
-	s.rcpts++
-	s.say(250, "2.1.5", "recipient ok")
-	return nil
+	return s.told(guard.Recipient, err)
+}
+
+// turnedAway answers a sender or recipient that the guard refused.
+func (s *session) turnedAway(r *smtp.Reply, err error) error {
+	if r != nil {
+		s.reply(r)
+		s.refusal()
+	}
+	return err
 }
 
 // maxSurplus is how many recipients too many a session may name before they count as refused.

@@ -6,22 +6,28 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"waxwing/internal/guard"
 	"waxwing/internal/smtp"
 )
 
 // greet says 220, unless a stranger on port 25 talks first. A mail server waits for the greeting (RFC 5321, section
 // 4.3.1); what doesn't wait sends spam, or speaks another protocol. Its octets are on the way before ours are, so that a
-// short wait finds it out at any distance.
-func (s *session) greet() error {
-	if s.mode == MX && s.srv.limits.Early > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() {
-		early, err := s.conn.Early(s.srv.limits.Early)
+// short wait finds it out at any distance. The guard may refuse the peer, or ask for a longer wait.
+func (s *session) greet(d guard.Verdict) error {
+	if d.Reply != nil {
+		s.reply(d.Reply)
+		s.ending, s.lingers = true, true
+		return nil
+	}
+	if s.mode == MX && s.srv.limits.Early > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() && !s.visitor.Trusted {
+		early, err := s.conn.Early(max(s.srv.limits.Early, d.Delay))
 		if err != nil {
 			return err
 		}
 		if early {
 			s.srv.log.Info("session refused: the peer talked before the greeting", "remote", s.remote.String())
 			s.end(554, "5.5.1", "talking before the greeting is not allowed")
-			return nil
+			return s.told(guard.Early, nil)
 		}
 	}
 	s.say(220, "", s.srv.opts.Hostname+" ESMTP")
@@ -33,18 +39,27 @@ const maxHello = 255
 
 // hello keeps the name that the peer gives itself. It is checked only for what could do harm in a header or a log:
 // RFC 5321, section 4.1.4, forbids refusing mail because the name is wrong, and real clients send all kinds.
-func (s *session) hello(args []byte, esmtp bool) bool {
+func (s *session) hello(args []byte, esmtp bool) (bool, error) {
 	name := string(bytes.Trim(args, " "))
 	if !isHelloName(name) {
 		s.bad(501, "5.5.4", "a host name or address literal is needed")
-		return false
+		return false, nil
 	}
 	s.abort() // RFC 5321, section 4.1.4: as RSET
 	if s.helo != "" && !s.idled() {
-		return false
+		return false, nil
 	}
+	before, extended := s.helo, s.esmtp
 	s.helo, s.esmtp = name, esmtp
-	return true
+	ctx, cancel := s.begin(s.srv.limits.Command)
+	defer cancel()
+	r, err := s.ask(ctx, guard.Helo)
+	if r != nil {
+		s.helo, s.esmtp = before, extended
+		s.reply(r)
+		s.refusal()
+	}
+	return r == nil && err == nil, err
 }
 
 func isHelloName(name string) bool {
@@ -53,15 +68,16 @@ func isHelloName(name string) bool {
 }
 
 func (s *session) cmdHelo(args []byte) error {
-	if s.hello(args, false) {
+	ok, err := s.hello(args, false)
+	if ok {
 		s.say(250, "", s.srv.opts.Hostname)
 	}
-	return nil
+	return err
 }
 
 func (s *session) cmdEhlo(args []byte) error {
-	if !s.hello(args, true) {
-		return nil
+	if ok, err := s.hello(args, true); !ok {
+		return err
 	}
 	var text strings.Builder
 	text.WriteString(s.srv.opts.Hostname)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"waxwing/internal/auth"
+	"waxwing/internal/guard"
 	"waxwing/internal/intake"
 	"waxwing/internal/smtp"
 	"waxwing/internal/wire"
@@ -41,6 +42,8 @@ type session struct {
 
 	messages, errors, idle, refusals, authFailures int
 
+	visitor *guard.Visitor // what the guard knows of this session; nil before the greeting
+
 	surplus int // recipients over the limit of one message
 
 	ending  bool // no more commands are read
@@ -69,10 +72,7 @@ func (s *session) Run() {
 		}
 		s.close()
 	}()
-	if s.mode == Submissions && !s.startTLS() {
-		return
-	}
-	if err := s.greet(); err != nil {
+	if err := s.open(); err != nil {
 		s.fail(err)
 		return
 	}
@@ -111,6 +111,7 @@ func (s *session) release() {
 			s.crashed(p)
 		}
 	}()
+	s.leave()
 	s.abort()
 }
 
@@ -144,17 +145,27 @@ func (s *session) next() error {
 		}
 	}
 	line, err := s.conn.ReadLine()
-	switch {
-	case wire.Fatal(err):
+	if wire.Fatal(err) {
 		return err
+	}
+	if told := s.told(guard.Command, nil); told != nil || s.ending {
+		return told
+	}
+	errorsBefore := s.errors
+	switch {
 	case errors.Is(err, wire.ErrLineTooLong):
 		s.bad(500, "5.5.2", "line too long")
-		return nil
 	case err != nil:
 		s.bad(500, "5.5.2", "CR or LF outside of a line end")
-		return nil
+	default:
+		if err := s.dispatch(line); err != nil {
+			return err
+		}
 	}
-	return s.dispatch(line)
+	if s.errors > errorsBefore && !s.ending {
+		return s.told(guard.Bad, nil)
+	}
+	return nil
 }
 
 // mustEnd tells the peer 421 when the session has no more time.
@@ -314,16 +325,16 @@ func (s *session) idled() bool {
 	return false
 }
 
-// refused answers with what a stage returned: a reply for the peer, or a failure of this server that is logged. It tells
-// the code.
-func (s *session) refused(err error, stage string) (code int) {
+// refused answers with what a stage returned: a reply for the peer, or a failure of this server that is logged. It gives
+// what was answered.
+func (s *session) refused(err error, stage string) *smtp.Reply {
 	var r *smtp.Reply
 	if !errors.As(err, &r) || r.Code < 400 || r.Code > 599 {
 		s.srv.log.Error("smtp stage failed", "stage", stage, "remote", s.remote.String(), "error", err)
 		r = smtp.Errorf(451, "4.3.0", "temporary failure, try again later")
 	}
 	s.reply(r)
-	return r.Code
+	return r
 }
 
 // begin gives the context of one command: it ends when the peer leaves, when the time for the server's own work is up,
@@ -350,5 +361,6 @@ func (s *session) peer() intake.Peer {
 		TLS:        s.tls,
 		Identity:   s.identity,
 		Submission: s.mode != MX,
+		Visitor:    s.visitor,
 	}
 }

@@ -153,6 +153,7 @@ type Options struct {
 	Logger   *slog.Logger   // discarded when nil
 	Metrics  Metrics
 	Clock    func() time.Time // time.Now when nil
+	Guard    Guard            // lets everybody in when nil
 }
 
 // Server serves SMTP on any number of listeners.
@@ -172,6 +173,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Clock == nil {
 		opts.Clock = time.Now
+	}
+	if opts.Guard == nil {
+		opts.Guard = openDoor{}
 	}
 	srv := &Server{
 		opts:   opts,

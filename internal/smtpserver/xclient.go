@@ -51,7 +51,7 @@ func (s *session) cmdXClient(args []byte) error {
 		s.end(421, "4.3.2", "too many connections from that address, try again later")
 		return nil
 	}
-	return s.greet()
+	return s.greet(s.enter())
 }
 
 func parseXClientAddr(value string) (netip.Addr, bool) {

@@ -79,6 +79,17 @@ func (c *Conn) Early(d time.Duration) (bool, error) {
 	return false, c.lineError(err, false, io.EOF)
 }
 
+// Rest sends what is pending and holds no buffer that is empty, for a session that lets its peer wait.
+func (c *Conn) Rest() error {
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	if c.r == c.w && c.open == openNone {
+		c.dropInput()
+	}
+	return nil
+}
+
 // beginWait arms the deadline, unless Wake was called already.
 func (c *Conn) beginWait(now, until time.Time) (armed bool, err error) {
 	c.mu.Lock()

@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/control/...", "internal/transfer", "internal/doctor"},
 	{"internal/smtpserver", "internal/imapserver", "internal/pop3server"},
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport"},
-	{"internal/directory/...", "internal/auth", "internal/dialogtest"},
+	{"internal/directory/...", "internal/auth", "internal/guard/...", "internal/dialogtest"},
 	{"internal/digest", "internal/message", "internal/smtp"},
 	{"internal/backup"},
 	{"internal/store/...", "internal/mailfile"},
