@@ -49,6 +49,11 @@ func (r *fetchRequest) run(_ context.Context, s *session) (reply, error) {
 	}
 	ctx, cancel := s.conn.WatchPeer(s.ctx)
 	defer cancel()
+	if r.conditional {
+		if set, err = s.changed(set, r.changedSince); err != nil {
+			return reply{}, err
+		}
+	}
 	f := &fetcher{fetchRequest: r, s: s, ctx: ctx}
 	if err := f.setSeen(set); err != nil {
 		return reply{}, err
@@ -111,6 +116,17 @@ func (f *fetcher) setSeen(set numSet) error {
 	u := f.s.view.Sync(false)
 	f.s.sendUpdate(&u, func(seq int) bool { return !f.seen.contains(uint32(seq)) })
 	return nil
+}
+
+// changed leaves of a set the messages that changed after since: the store knows them without reading the others.
+func (s *session) changed(set numSet, since store.ModSeq) (out numSet, err error) {
+	err = s.view.ChangedSince(since, func(seq int, _ *store.Entry) bool {
+		if n := uint32(seq); set.contains(n) {
+			out = out.add(n)
+		}
+		return true
+	})
+	return out, err
 }
 
 // unchanged tells whether CHANGEDSINCE leaves a message out.

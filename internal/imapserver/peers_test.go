@@ -72,6 +72,16 @@ func TestGoIMAPClient(t *testing.T) {
 		got[1].RFC822Size != int64(len(testMessage(4))) || got[0].BodyStructure.MediaType() != "text/plain" {
 		t.Fatalf("%+v", got)
 	}
+	for _, n := range []uint32{3, 5} {
+		must(c.Store(imap.SeqSetNum(n), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagFlagged}}, nil).Close())
+	}
+	var all imap.SeqSet
+	all.AddRange(2, 4)
+	changed, err := c.Fetch(all, &imap.FetchOptions{UID: true, ModSeq: true, ChangedSince: sel.HighestModSeq}).Collect()
+	must(err)
+	if len(changed) != 1 || changed[0].UID != 3 || changed[0].ModSeq <= sel.HighestModSeq {
+		t.Fatalf("%+v", changed)
+	}
 	w := c.Append("项目/2026", int64(len(testMessage(9))), &imap.AppendOptions{Flags: []imap.Flag{imap.FlagSeen}, Time: time.Unix(1e9, 0)})
 	_, err = w.Write([]byte(testMessage(9)))
 	must(err)
