@@ -129,31 +129,13 @@ func parseRate(text string) (int64, error) {
 	return int64(z), nil
 }
 
-// watchBackup shows each second what the server's backups are at, until the function that it returns is called.
+// watchBackup shows what the server's backups are at, until the function that it returns is called.
 func (s *session) watchBackup(k control.Carrier) (end func()) {
-	ctx, stop := context.WithCancel(s.ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		p := s.progress("octets", 0)
-		defer p.end()
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			if b, err := control.BackupStatus.Call(ctx, k, control.Done{}); err == nil && b.Now != nil {
-				p.about(fmt.Sprintf("%s: %d messages' contents, %s sent, octets", b.Now.What, b.Now.Contents, config.Size(b.Now.Sent).Human()), b.Now.Octets, b.Now.Total)
-			}
+	return s.follow("octets", func(ctx context.Context, p *progress) {
+		if b, err := control.BackupStatus.Call(ctx, k, control.Done{}); err == nil && b.Now != nil {
+			p.about(fmt.Sprintf("%s: %d messages' contents, %s sent, octets", b.Now.What, b.Now.Contents, config.Size(b.Now.Sent).Human()), b.Now.Octets, b.Now.Total)
 		}
-	}()
-	return func() {
-		stop()
-		<-ended
-	}
+	})
 }
 
 func showRecord(p *printer, what string, r *backup.Record) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"sync"
@@ -30,6 +31,30 @@ func (s *session) progress(what string, total int64) *progress {
 		}
 	}
 	return p
+}
+
+// follow looks every second how far something is that the server does, until the function that it returns is called.
+func (s *session) follow(what string, look func(ctx context.Context, p *progress)) (end func()) {
+	ctx, stop := context.WithCancel(s.ctx)
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		p := s.progress(what, 0)
+		defer p.end()
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				look(ctx, p)
+			}
+		}
+	})
+	return func() {
+		stop()
+		ended.Wait()
+	}
 }
 
 // set tells how much is done; it may be called from many goroutines.

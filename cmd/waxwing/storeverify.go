@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
@@ -43,15 +42,9 @@ func (c *storeRepair) Run(s *session) error {
 // proveStore runs a verification or repair, shows how far it is, and prints what was found. Problems that are left make exit code 1.
 func (s *session) proveStore(verb string, run func(context.Context, control.Carrier) (control.VerifyReport, error)) error {
 	return s.with(func(k control.Carrier) error {
-		ctx, stop := context.WithCancel(s.ctx)
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			s.showProof(ctx, k)
-		}()
+		end := s.showProof(k)
 		r, err := run(s.ctx, k)
-		stop()
-		<-ended
+		end()
 		if err != nil {
 			return err
 		}
@@ -67,22 +60,13 @@ func (s *session) proveStore(verb string, run func(context.Context, control.Carr
 	})
 }
 
-// showProof asks every second how far the run is.
-func (s *session) showProof(ctx context.Context, k control.Carrier) {
-	p := s.progress("octets read", 0)
-	defer p.end()
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// showProof shows how far the run is, until the function that it returns is called.
+func (s *session) showProof(k control.Carrier) (end func()) {
+	return s.follow("octets read", func(ctx context.Context, p *progress) {
 		if v, err := control.StoreProgress.Call(ctx, k, control.Done{}); err == nil {
 			p.about(fmt.Sprintf("%d messages, %d problems, octets read", v.Messages, v.Problems), v.Octets, v.Total)
 		}
-	}
+	})
 }
 
 func showProblems(p *printer, verb string, r control.VerifyReport) {

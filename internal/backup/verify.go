@@ -121,26 +121,27 @@ func (r *Repository) verifyBundle(ctx context.Context, p Part, ids []age.Identit
 	return nil
 }
 
-// verifyRows reads all rows, and looks whether each content that they name was found.
-func (r *Repository) verifyRows(ctx context.Context, b Backup, ids []age.Identity, found map[Sum]struct{}, v *Verified) error {
-	rd, err := r.Read(ctx, b, ids, "")
+// unread notes what could not be read as a problem of the backup. What is not the backup's is returned.
+func (v *Verified) unread(ctx context.Context, err error) error {
 	if errors.Is(err, ErrIdentity) || errors.Is(err, errTarget) || ctx.Err() != nil {
 		return err
 	}
+	v.problem("%v", err)
+	return nil
+}
+
+// verifyRows reads all rows, and looks whether each content that they name was found.
+func (r *Repository) verifyRows(ctx context.Context, b Backup, ids []age.Identity, found map[Sum]struct{}, v *Verified) error {
+	rd, err := r.Read(ctx, b, ids, "")
 	if err != nil {
-		v.problem("%v", err)
-		return nil
+		return v.unread(ctx, err)
 	}
 	defer rd.Close() //nolint:errcheck // it was only read
 	for c, err := range rd.Contents(ctx) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, errTarget) {
-			return err
-		}
 		if err != nil {
-			v.problem("%v", err)
+			if err := v.unread(ctx, err); err != nil {
+				return err
+			}
 			break
 		}
 		v.Contents++
@@ -153,14 +154,10 @@ func (r *Repository) verifyRows(ctx context.Context, b Backup, ids []age.Identit
 			continue
 		}
 		for _, err := range rd.Rows(ctx, t.Name, 0) {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if errors.Is(err, errTarget) {
-				return err
-			}
 			if err != nil {
-				v.problem("%v", err)
+				if err := v.unread(ctx, err); err != nil {
+					return err
+				}
 				break
 			}
 			v.Rows++
