@@ -28,6 +28,8 @@ var settingWords = map[string]string{
 	"retention.tombstone_days":     "为邮件程序记住已移除邮件编号的天数：7 至 36500；0 为永久",
 	"retention.trash_days":         "已删除文件夹中的邮件保留的天数，到期移除；0 为不移除",
 	"scrub.rate":                   "后台反复读取全部邮件以发现损坏的速度，字节每秒；0 为不进行",
+	"trace.days":                   "每封邮件去向记录的保留天数；0：永久",
+	"trace.subjects":               "去向记录中保存的主题：off（不保存）、hash（只能看出主题是否相同）或 full（全文）",
 	"undelete.days":                "管理员可恢复已删除邮件的天数；0 为立即删除",
 	"undelete.erase_days":          "不可再恢复的邮件在多少天之内从磁盘上抹去：1 至 365",
 }
@@ -69,4 +71,8 @@ var metricWords = map[string]string{
 	"waxwing_smtp_messages_total":           "SMTP 中传输结束的邮件数，按应答代码区分。",
 	"waxwing_smtp_octets_total":             "上述邮件的字节数。",
 	"waxwing_tls_handshakes_total":          "SMTP 会话的 TLS 握手次数。",
+	"waxwing_trace_failures_total":          "写入失败并已重试的去向记录事务数。",
+	"waxwing_trace_rows_total":              "投递事务之外写入的去向记录行数。",
+	"waxwing_trace_shed_total":              "因存储跟不上或拒绝过多而丢弃的去向记录行数。",
+	"waxwing_trace_waiting_rows":            "等待写入的去向记录行数。",
 }

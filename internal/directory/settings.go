@@ -42,6 +42,9 @@ type Settings struct {
 	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
 	ScrubRate     int64 // octets a second that the scrub reads; 0: none
 
+	TraceDays     int    // for which it is kept what became of messages; 0: for ever
+	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
+
 	Backup BackupSettings
 }
 
@@ -156,6 +159,10 @@ var settingDefs = []settingDef{
 	{"scrub.rate", "octets a second at which all stored mail is read again and again to find damage; 0: not at all", func(s *Settings) any { return &s.ScrubRate }, func(s *Settings) string {
 		return allowed(s.ScrubRate == 0 || s.ScrubRate >= 64<<10 && s.ScrubRate <= 1<<30, "0 (not at all) or 65536 (64 KiB) to 1073741824 (1 GiB)")
 	}},
+	{"trace.days", "days for which it is kept what became of each message; 0: for ever", func(s *Settings) any { return &s.TraceDays }, func(s *Settings) string { return someDays(s.TraceDays) }},
+	{"trace.subjects", "what traces have of subjects: off, hash (equal subjects are seen to be equal) or full", func(s *Settings) any { return &s.TraceSubjects }, func(s *Settings) string {
+		return allowed(s.TraceSubjects == "off" || s.TraceSubjects == "hash" || s.TraceSubjects == "full", "off, hash or full")
+	}},
 	{"undelete.days", "days for which an administrator can restore what was deleted; 0: it goes at once", func(s *Settings) any { return &s.UndeleteDays }, func(s *Settings) string { return someDays(s.UndeleteDays) }},
 	{"undelete.erase_days", "days within which what can't be restored any more is overwritten on the disk: 1 to 365", func(s *Settings) any { return &s.EraseDays }, func(s *Settings) string {
 		return allowed(s.EraseDays >= 1 && s.EraseDays <= 365, "1 to 365")
@@ -190,7 +197,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MessageSize: 50 << 20, Recipients: 1000, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
-		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20,
+		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TraceDays: 30, TraceSubjects: "off",
 		Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 	}
 }

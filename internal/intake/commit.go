@@ -32,7 +32,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	now := t.in.opts.Clock()
-	id := t.in.opts.IDs()
+	id := t.id()
 	content := t.compose(part, id, now)
 
 	delivery := store.Delivery{
@@ -44,11 +44,16 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	for i, l := range t.locals {
 		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, InternalDate: now, IgnoreQuota: true}
 	}
+	mark := t.peer.Trail.Mark()
+	t.tell(part, &delivery)
+	delivery.Trace = t.peer.Trail.Row()
 	done, err := t.in.opts.Store.Deliver(ctx, delivery)
 	if err != nil {
+		t.peer.Trail.Rewind(mark)
 		t.in.log.Error("message could not be stored", "trace", id, "error", err)
 		return Receipt{}, storeReply(err)
 	}
+	t.peer.Trail.Committed(delivery.Trace)
 	t.in.log.Info("message accepted", "trace", id, "from", t.mail.From.String(), "recipients", len(t.rcpts),
 		"local", len(t.locals), "remote", len(t.remotes), "size", content.Size(), "remote_address", t.peer.Remote.Addr())
 	t.notify(ctx, id, now, content, part)

@@ -34,6 +34,7 @@ import (
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
+	"waxwing/internal/trace"
 )
 
 // Store is what intake asks of the store.
@@ -98,6 +99,7 @@ type Options struct {
 	Hostname  string
 	Limits    Limits
 	SpoolDir  string                // for messages too large for memory; os.TempDir() when empty
+	Trace     *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
 	Notifier  Notifier              // makes delivery status notifications of success; none are made when nil
 	Clock     func() time.Time      // time.Now when nil
 	IDs       func() string         // trace ids; ULIDs when nil
@@ -194,6 +196,7 @@ type Peer struct {
 	Identity      *auth.Identity // nil for strangers
 	Visitor       *guard.Visitor // what the guard knows of a session; nil without one
 	Submission    bool           // the message submission service (RFC 6409): rules for users, not for servers
+	Trail         *trace.Trail   // what is known of the message so far; nil: it is not traced
 }
 
 // Receipt is what Commit made.

@@ -44,6 +44,7 @@ type recipient struct {
 type local struct {
 	account store.AccountID
 	role    store.Role
+	address string // of the account
 }
 
 // Begin starts a transaction. Abort ends it in any case, Commit too.
@@ -209,10 +210,13 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 			if rc.action == "" {
 				rc.action = "delivered"
 			}
-			t.addLocal(local{account: target.Account.ID, role: target.Role})
+			mailbox := target.Account.Address.String()
+			t.tellRoute(r.To.String(), mailbox)
+			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox})
 			continue
 		}
 		leaves = true
+		t.tellRoute(r.To.String(), target.Remote.String())
 		t.addRemote(target.Remote, store.QueueRecipient{
 			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
 		})

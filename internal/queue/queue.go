@@ -26,6 +26,7 @@ import (
 	"waxwing/internal/address"
 	"waxwing/internal/intake"
 	"waxwing/internal/store"
+	"waxwing/internal/trace"
 	"waxwing/internal/transport"
 )
 
@@ -145,6 +146,7 @@ type Options struct {
 	Rand      func() float64 // in [0, 1), for jitter
 	Logger    *slog.Logger
 	Metrics   Metrics
+	Trace     *trace.Recorder // keeps what became of messages; nil: nobody does
 }
 
 // Queue is the scheduler of one node, and the administrator's hands on the queue.

@@ -10,6 +10,7 @@ import (
 	"waxwing/internal/intake"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
+	"waxwing/internal/trace"
 	"waxwing/internal/transport"
 )
 
@@ -90,7 +91,7 @@ func (q *Queue) tell(ctx context.Context, m *store.QueueMessage, kind Kind, rs [
 		log.Error("queue: a notification can't be made", "error", err)
 		return true
 	}
-	err = q.o.Injector.Inject(ctx, to, raw)
+	err = q.o.Injector.Inject(trace.WithCause(ctx, m.TraceID), to, raw)
 	var refusal *smtp.Reply
 	switch {
 	case err == nil:
@@ -170,7 +171,7 @@ func (q *Queue) Delivered(ctx context.Context, in intake.Notice) error {
 	if err != nil {
 		return err
 	}
-	if err := q.o.Injector.Inject(ctx, to, raw); err != nil {
+	if err := q.o.Injector.Inject(trace.WithCause(ctx, in.TraceID), to, raw); err != nil {
 		return err
 	}
 	q.counters.reports.Add(1)

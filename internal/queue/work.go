@@ -301,6 +301,7 @@ func where(tr *transport.Result) string {
 
 // count keeps the numbers and writes the log line that tells the life of a recipient.
 func (q *Queue) count(m *store.QueueMessage, r store.QueueRecipient, tr *transport.Result, res store.QueueResult, took time.Duration) {
+	q.tellAttempt(m, r, tr, res, took)
 	status := tr.Status.String()
 	switch {
 	case tr.Status == transport.Delivered:

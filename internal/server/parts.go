@@ -25,6 +25,7 @@ import (
 	"waxwing/internal/routing"
 	"waxwing/internal/smtpserver"
 	"waxwing/internal/telemetry"
+	"waxwing/internal/trace"
 	"waxwing/internal/transport"
 )
 
@@ -36,9 +37,16 @@ type parts struct {
 	imap     *imapserver.Server
 	pop3     *pop3server.Server
 	quotas   *quotaWarner
+	trace    *trace.Recorder
+
+	stopTrace func() // nil before it runs
 }
 
 func (p *parts) close() error {
+	if p.stopTrace != nil {
+		p.stopTrace()
+		p.stopTrace = nil
+	}
 	if p.resolver != nil {
 		p.resolver.Close()
 		p.resolver = nil
@@ -49,6 +57,9 @@ func (p *parts) close() error {
 // build makes the parts from the ground up.
 func (s *Server) build(_ context.Context) error {
 	m := newMetrics(s.reg)
+	if err := s.newTrace(); err != nil {
+		return err
+	}
 	registerSearch(s.reg, s.state.search.Status)
 	s.registerNodes()
 	registerQueue(s.reg, s.state.Store.QueueCounts, time.Now)
@@ -65,7 +76,7 @@ func (s *Server) build(_ context.Context) error {
 	}
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: routing.New(s.state.Directory),
-		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"),
+		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),
 		},
@@ -81,6 +92,7 @@ func (s *Server) build(_ context.Context) error {
 		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
 		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
 		XClient: s.cfg.XClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
+		Trace: s.parts.trace,
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,

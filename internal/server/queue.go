@@ -21,7 +21,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 			// Attempts under way end before the grace of the whole server does, so that what became of them is written.
 			Grace: s.cfg.Limits.ShutdownGrace.Std() * 2 / 3,
 		},
-		Logger: s.log.With("part", "queue"), Metrics: m.queue(),
+		Logger: s.log.With("part", "queue"), Metrics: m.queue(), Trace: s.parts.trace,
 	})
 	if err != nil {
 		return nil, err

@@ -151,6 +151,7 @@ func (s *Server) start() error {
 	}
 	s.control = s.state.Control(s).Serve(s.socket)
 	s.socket = nil
+	s.runTrace()
 	s.goBackground(func(ctx context.Context) { s.keys.Watch(ctx, certificateLook) })
 	s.goBackground(s.watch)
 	s.goBackground(s.state.Store.Lead)

@@ -59,6 +59,7 @@ func (s *session) exchange(mechanism string, exchange auth.Exchange, response []
 				return s.turnedAway(r, err)
 			}
 			s.signIn(mechanism, true)
+			s.noteSignIn(mechanism)
 			s.say(235, "2.7.0", "authentication succeeded")
 			return nil
 		}

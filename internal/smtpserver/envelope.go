@@ -5,6 +5,7 @@ import (
 
 	"waxwing/internal/guard"
 	"waxwing/internal/smtp"
+	"waxwing/internal/trace"
 )
 
 // cmdMail begins a transaction.
@@ -20,6 +21,7 @@ func (s *session) cmdMail(args []byte) error {
 		return nil
 	}
 	s.visitor.From, s.visitor.UTF8 = m.From, m.UTF8
+	s.noteMail(&m)
 	ctx, cancel := s.begin(s.srv.limits.Command)
 	defer cancel()
 	if r, err := s.ask(ctx, guard.Mail); r != nil || err != nil {
@@ -34,6 +36,7 @@ func (s *session) cmdMail(args []byte) error {
 		return nil
 	}
 	s.txBegun = s.srv.opts.Clock()
+	s.noteSender()
 	s.say(250, "2.1.0", "sender ok")
 	return nil
 }
@@ -53,6 +56,7 @@ func (s *session) cmdRcpt(args []byte) error {
 		s.blame()
 		return nil
 	}
+	s.about.Address = r.To.String()
 	if s.rcpts >= s.srv.opts.Intake.MaxRecipients() {
 		// RFC 5321, section 4.5.3.1.10: the sender sends the others in another transaction. It may have pipelined them
 		// all, and must not lose by that those that were taken.
@@ -75,6 +79,7 @@ func (s *session) cmdRcpt(args []byte) error {
 		s.refusal()
 	} else {
 		s.rcpts++
+		s.story.Add(trace.Step{Kind: trace.Recipient, Address: s.about.Address})
 		s.say(250, "2.1.5", "recipient ok")
 	}
 	return s.told(guard.Recipient, err)

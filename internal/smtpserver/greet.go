@@ -51,6 +51,7 @@ func (s *session) hello(args []byte, esmtp bool) (bool, error) {
 	}
 	before, extended := s.helo, s.esmtp
 	s.helo, s.esmtp = name, esmtp
+	s.noteHello()
 	ctx, cancel := s.begin(s.srv.limits.Command)
 	defer cancel()
 	r, err := s.ask(ctx, guard.Helo)
@@ -116,6 +117,7 @@ func (s *session) startTLS() bool {
 	if f := s.srv.opts.Metrics.TLS; f != nil {
 		f(s.mode, state.Version, err == nil)
 	}
+	s.noteTLS(state, err)
 	if err != nil {
 		s.srv.log.Info("TLS handshake failed", "remote", s.remote.String(), "mode", s.mode.String(), "error", err)
 		return false

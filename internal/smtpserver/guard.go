@@ -36,7 +36,7 @@ func (s *session) open() error {
 func (s *session) enter() guard.Verdict {
 	s.leave()
 	s.visitor = &guard.Visitor{Listener: guard.Listener(s.mode.String()), Remote: s.remote, Local: s.conn.LocalAddr()}
-	return s.srv.opts.Guard.Ask(s.ctx, guard.Connect, s.visitor)
+	return s.noteVerdict(s.srv.opts.Guard.Ask(s.ctx, guard.Connect, s.visitor))
 }
 
 func (s *session) leave() {
@@ -70,7 +70,7 @@ func (s *session) inform(ctx context.Context, stage guard.Stage) guard.Verdict {
 	if s.identity != nil {
 		v.Account, v.Login = s.identity.Account, s.identity.Address
 	}
-	return s.srv.opts.Guard.Ask(ctx, stage, v)
+	return s.noteVerdict(s.srv.opts.Guard.Ask(ctx, stage, v))
 }
 
 // told tells the guard of what has happened; a refusal then ends the session.

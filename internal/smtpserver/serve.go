@@ -26,6 +26,8 @@ func (srv *Server) newSession(nc net.Conn, mode Mode) *session {
 	s := &session{srv: srv, mode: mode, conn: wire.New(nc, srv.wire), started: srv.opts.Clock()}
 	s.remote = s.conn.RemoteAddr()
 	s.mayXClient = srv.trusts(s.remote.Addr())
+	s.trail = srv.opts.Trace.Trail()
+	s.noteConnection()
 	return s
 }
 
@@ -34,6 +36,7 @@ func (srv *Server) refuse(nc net.Conn, mode Mode, why listen.Reason) {
 	if f := srv.opts.Metrics.Rejected; f != nil {
 		f(mode, string(why))
 	}
+	srv.noteRefused(nc, mode, why)
 	if mode != Submissions { // there nothing can be said before the handshake
 		_, _ = fmt.Fprintf(nc, "421 4.3.2 %s %s\r\n", srv.opts.Hostname, refusals[why])
 	}

@@ -14,6 +14,7 @@ import (
 	"waxwing/internal/guard"
 	"waxwing/internal/intake"
 	"waxwing/internal/smtp"
+	"waxwing/internal/trace"
 	"waxwing/internal/wire"
 )
 
@@ -31,6 +32,10 @@ type session struct {
 	esmtp      bool
 	identity   *auth.Identity
 	mayXClient bool
+
+	trail *trace.Trail // of the connection
+	story *trace.Trail // of the message, nil outside of a transaction
+	about trace.Step   // what the command that runs is about
 
 	tx       Transaction // nil outside of a transaction
 	mail     smtp.Mail
@@ -97,6 +102,7 @@ func (s *session) crashed(p any) {
 func (s *session) close() {
 	defer func() { _ = s.conn.Close() }() // what had to go out is flushed before
 	s.release()
+	s.trail.Close()
 	if s.lingers && s.srv.pool.Context().Err() == nil {
 		s.conn.Linger(lingerOctets, lingerTime)
 		return
@@ -122,6 +128,8 @@ const (
 
 // fail ends a session that can't be read on. The peer is told why, as far as it still listens.
 func (s *session) fail(err error) {
+	s.noteLost(err)
+	s.about = trace.Step{Kind: trace.End}
 	switch {
 	case wire.Timeout(err):
 		s.end(421, "4.4.2", "too slow, closing the connection")
@@ -199,6 +207,7 @@ func (s *session) dispatch(line []byte) error {
 		s.end(421, "5.5.1", "this is not a web server")
 		return nil
 	case cmd == nil || !cmd.in(s):
+		s.about = trace.Step{Kind: trace.Command, Reason: string(word)}
 		s.bad(500, "5.5.2", "unknown command")
 		return nil
 	case cmd.noArgs && len(bytes.TrimLeft(args, " ")) > 0:
@@ -211,6 +220,7 @@ func (s *session) dispatch(line []byte) error {
 	if cmd.idle && !s.idled() {
 		return nil
 	}
+	s.about = trace.Step{Kind: cmd.step(), Reason: cmd.verb}
 	return cmd.run(s, args)
 }
 
@@ -274,6 +284,7 @@ func (s *session) say(code int, enhanced, text string) {
 	b = append(b, text...)
 	b = append(b, '\r', '\n')
 	_, _ = s.conn.Write(b) // the error is sticky: the next read tells it
+	s.answered(code, b)
 	s.keep(b)
 }
 
@@ -281,6 +292,7 @@ func (s *session) say(code int, enhanced, text string) {
 func (s *session) reply(r *smtp.Reply) {
 	b := r.Append(s.buf[:0], s.mail.UTF8)
 	_, _ = s.conn.Write(b)
+	s.answered(r.Code, b)
 	s.keep(b)
 	if r.Code == 421 {
 		s.ending, s.lingers = true, true
@@ -347,6 +359,8 @@ func (s *session) begin(d time.Duration) (context.Context, context.CancelFunc) {
 func (s *session) abort() {
 	tx := s.tx
 	s.tx, s.mail, s.rcpts, s.bdat, s.sink = nil, smtp.Mail{}, 0, false, sink{}
+	s.story.Close()
+	s.story = nil
 	if tx != nil {
 		tx.Abort()
 	}
@@ -362,5 +376,6 @@ func (s *session) peer() intake.Peer {
 		Identity:   s.identity,
 		Submission: s.mode != MX,
 		Visitor:    s.visitor,
+		Trail:      s.story,
 	}
 }

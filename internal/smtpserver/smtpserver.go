@@ -28,6 +28,7 @@ import (
 	"waxwing/internal/intake"
 	"waxwing/internal/listen"
 	"waxwing/internal/smtp"
+	"waxwing/internal/trace"
 	"waxwing/internal/wire"
 )
 
@@ -154,6 +155,7 @@ type Options struct {
 	Metrics  Metrics
 	Clock    func() time.Time // time.Now when nil
 	Guard    Guard            // lets everybody in when nil
+	Trace    *trace.Recorder  // keeps what became of sessions and messages; nil: nobody does
 }
 
 // Server serves SMTP on any number of listeners.

@@ -46,6 +46,7 @@ func (s *session) cmdXClient(args []byte) error {
 	}
 	s.remote = netip.AddrPortFrom(addr, port)
 	s.conn.SetRemoteAddr(s.remote)
+	s.noteConnection()
 	s.helo, s.esmtp, s.identity = helo, helo != "", nil
 	if !s.srv.pool.Recount(s, addr) {
 		s.end(421, "4.3.2", "too many connections from that address, try again later")

@@ -59,7 +59,7 @@ func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 			}
 			tx.NotifyQueue()
 		}
-		return nil
+		return tx.trace(d.Trace)
 	})
 	if err != nil {
 		return Delivered{}, fmt.Errorf("store: deliver: %w", err)

@@ -30,7 +30,8 @@ const lastIDs = "last_id"
 
 // tables is all that holds truth, in loading order: what others name comes first. What is missing here is made anew by whoever
 // keeps it: where contents lie (blob, segment, fresh_content, object_garbage, damaged_content), how far the scrub is
-// (house_state), which UIDs of a large mailbox are taken (uid_map, uid_gap), the data keys, of which each store has its own (data_keys), and the index of text. A test compares the list with the schema.
+// (house_state), which UIDs of a large mailbox are taken (uid_map, uid_gap), by what
+// traces are found (trace_word), the data keys, of which each store has its own (data_keys), and the index of text. A test compares the list with the schema.
 var tables = []Table{
 	{Name: "sequence", key: []string{"name"}, where: "name NOT IN ('pack', 'large')"}, // those number objects
 	{Name: "directory_domain", key: []string{"name"}},
@@ -62,6 +63,7 @@ var tables = []Table{
 	{Name: "queue_recipient", key: []string{"id"}, counted: true},
 	{Name: "queue_destination", key: []string{"domain"}},
 	{Name: "queue_clock", key: []string{"id"}},
+	{Name: "trace", key: []string{"trace_id", "part"}},
 	{Name: lastIDs, key: []string{"name"}},
 }
 

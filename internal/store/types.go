@@ -118,6 +118,7 @@ type Delivery struct {
 	Summary Summary
 	Local   []NewEntry
 	Queue   *QueueMessage // remote recipients, nil for none
+	Trace   TraceRow      // what led here; zero for nothing
 }
 
 // Delivered says what a Delivery made.
