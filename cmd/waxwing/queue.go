@@ -107,6 +107,9 @@ func (c *queueShow) Run(s *session) error {
 			p.row("size", config.Size(m.Size).Human())
 			p.row("created", clock(m.Created))
 			p.row("given up at", clock(m.Expires))
+			if m.Priority != 0 {
+				p.row("priority", m.Priority)
+			}
 			for _, r := range m.Recipients {
 				p.line("")
 				p.row("to", r.To)
@@ -116,6 +119,15 @@ func (c *queueShow) Run(s *session) error {
 				p.row("next", clock(r.NextAttempt))
 				p.row("host", r.LastHost)
 				p.row("answer", r.LastError)
+				if r.Category != "" {
+					p.row("about", r.Category+" ("+r.Provider+")")
+				}
+				if r.HeldFor != "" {
+					p.row("held for", r.HeldFor)
+				}
+				if r.Pool != "" {
+					p.row("pool", r.Pool)
+				}
 			}
 		})
 	})

@@ -56,6 +56,7 @@ var metricWords = map[string]string{
 	"waxwing_queue_messages":                "队列中的邮件数。",
 	"waxwing_queue_oldest_seconds":          "队列中最早一封邮件的等待秒数；队列为空时为 0。",
 	"waxwing_queue_recipients":              "队列中的收件人数，按状态区分。",
+	"waxwing_queue_outcomes_total":          "向收件人投递的尝试次数，按结果、拒绝的原因和对方服务商区分。",
 	"waxwing_queue_reports_total":           "发给发件人的投递状态通知数。",
 	"waxwing_search_indexed_total":          "正文已进入搜索索引的邮件数。",
 	"waxwing_search_lag_messages":           "搜索索引尚待收录的邮件数（约数）；在此之前，搜索会直接读取这些邮件。",

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -118,27 +119,34 @@ func waits(r *record) bool {
 	return s == string(store.QueueWaiting) || s == string(store.QueueLeased)
 }
 
-var destinationColumns = []string{"domain", "due", "not_before"}
+var destinationColumns = []string{"domain", "lane", "due", "not_before"}
 
 // destinations are the destinations of queued mail that is released: each is due when its first recipient is.
 func (a *Ahead) destinations(ctx context.Context) iter.Seq2[store.Record, error] {
 	return func(yield func(store.Record, error) bool) {
-		due := make(map[string]int64)
+		type line struct {
+			domain string
+			lane   int64
+		}
+		due := make(map[line]int64)
 		err := a.each(ctx, "queue_recipient", func(r *record) {
 			if !waits(r) {
 				return
 			}
-			at, known := due[r.text("domain")]
+			to := line{r.text("domain"), r.lane()}
+			at, known := due[to]
 			if next := r.int("next_attempt"); !known || next < at {
-				due[r.text("domain")] = next
+				due[to] = next
 			}
 		})
 		if err != nil {
 			yield(store.Record{}, err)
 			return
 		}
-		for _, domain := range slices.Sorted(maps.Keys(due)) {
-			if !yield(store.Record{Columns: destinationColumns, Values: []any{domain, due[domain], int64(0)}}, nil) {
+		for _, to := range slices.SortedFunc(maps.Keys(due), func(a, b line) int {
+			return cmp.Or(cmp.Compare(a.domain, b.domain), cmp.Compare(a.lane, b.lane))
+		}) {
+			if !yield(store.Record{Columns: destinationColumns, Values: []any{to.domain, to.lane, due[to], int64(0)}}, nil) {
 				return
 			}
 		}
@@ -189,6 +197,14 @@ func (r *record) int(column string) int64 {
 		r.err = fmt.Errorf("column %s: %w", column, errFormat)
 	}
 	return 0
+}
+
+// lane is the lane of a recipient; backups from before there were lanes have none.
+func (r *record) lane() int64 {
+	if !slices.Contains(r.Columns, "lane") {
+		return 1
+	}
+	return r.int("lane")
 }
 
 func (r *record) text(column string) string {

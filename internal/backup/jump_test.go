@@ -28,7 +28,7 @@ func TestQueuedMailOfAWholeRestore(t *testing.T) {
 	for fate, want := range map[QueueFate]string{
 		"":           "1 messages, held held held held, [], 4 contents",
 		HoldQueue:    "1 messages, held held held held, [], 4 contents",
-		ReleaseQueue: "1 messages, waiting waiting waiting held, [a.test 90 0 b.test 60 0], 4 contents",
+		ReleaseQueue: "1 messages, waiting waiting waiting held, [a.test 1 90 0 b.test 1 60 0], 4 contents",
 		DropQueue:    "0 messages, , [], 3 contents",
 	} {
 		a := &Ahead{Reader: g.reader(t, out.ID), At: m.at, Queue: fate}

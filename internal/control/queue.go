@@ -59,6 +59,8 @@ type QueuedMessage struct {
 	Trace      string            `json:"trace"`
 	From       string            `json:"from"` // "" for the null reverse-path
 	Size       int64             `json:"size"`
+	Account    int64             `json:"account,omitempty"`  // that submitted it
+	Priority   int               `json:"priority,omitempty"` // -9 to 9
 	Subject    string            `json:"subject,omitempty"`
 	Created    time.Time         `json:"created"`
 	Expires    time.Time         `json:"expires"`
@@ -76,17 +78,23 @@ type QueuedRecipient struct {
 	LastAttempt time.Time `json:"last_attempt,omitzero"`
 	LastHost    string    `json:"last_host,omitempty"`
 	LastError   string    `json:"last_error,omitempty"` // what the remote server said, word for word
+	LastStatus  string    `json:"last_status,omitempty"`
+	Category    string    `json:"category,omitempty"` // what that was about
+	Provider    string    `json:"provider,omitempty"` // who runs that server
+	Pool        string    `json:"pool,omitempty"`     // of source addresses that it was tried from
+	HeldFor     string    `json:"held_for,omitempty"` // why it is held, when no administrator did it
 }
 
 func shownQueued(m store.QueueMessage) QueuedMessage {
 	out := QueuedMessage{
-		ID: int64(m.ID), Trace: m.TraceID, From: m.From, Size: m.Size, Subject: m.Description,
+		ID: int64(m.ID), Trace: m.TraceID, From: m.From, Size: m.Size, Account: int64(m.Account), Priority: m.Priority, Subject: m.Description,
 		Created: m.Created.UTC(), Expires: m.Expires.UTC(), Recipients: make([]QueuedRecipient, len(m.Recipients)),
 	}
 	for i, r := range m.Recipients {
 		out.Recipients[i] = QueuedRecipient{
 			ID: int64(r.ID), To: r.To, Domain: r.Domain, State: string(r.State), Attempts: r.Attempts,
 			NextAttempt: utc(r.NextAttempt), LastAttempt: utc(r.LastAttempt), LastHost: r.LastHost, LastError: r.LastError,
+			LastStatus: r.LastStatus, Category: r.Category, Provider: r.Provider, Pool: r.Pool, HeldFor: r.HeldFor,
 		}
 	}
 	return out

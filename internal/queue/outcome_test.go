@@ -71,7 +71,7 @@ func TestDeliveriesAreCommittedTogether(t *testing.T) {
 	r := newRig(t, nil)
 	const messages = 60
 	for range messages {
-		r.add("x@b.test", nil)
+		r.add("x@b.test", func(m *store.QueueMessage) { m.Priority = -1 }) // all of one lane
 	}
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })

@@ -130,8 +130,9 @@ func (t through) Inject(ctx context.Context, to address.Address, raw []byte) err
 // Metrics are hooks for what happens; nil ones are not called. They are called from several goroutines.
 type Metrics struct {
 	Attempt func(status transport.Status, took time.Duration) // of one recipient
-	Report  func(kind Kind)                                   // a notification was sent
-	Damaged func(recipients int)                              // rows were set aside
+	Outcome func(status transport.Status, category, provider string)
+	Report  func(kind Kind)      // a notification was sent
+	Damaged func(recipients int) // rows were set aside
 }
 
 // Options make a Queue.

@@ -304,7 +304,7 @@ func TestACrashAfterTheOutcomeLosesNoNotification(t *testing.T) {
 	}
 	rc := take().Work[0].Messages[0].Recipients[0]
 	if _, err := r.store.QueueFinish(t.Context(), r.now(), []store.QueueResult{{
-		Message: id, ID: rc.ID, Domain: "b.test", Lease: rc.Lease, Outcome: store.QueueFailed, NextAttempt: r.now(), LastError: "550 no", LastStatus: "5.0.0",
+		Message: id, ID: rc.ID, Domain: "b.test", Lane: rc.Lane, Lease: rc.Lease, Outcome: store.QueueFailed, NextAttempt: r.now(), LastError: "550 no", LastStatus: "5.0.0",
 	}}); err != nil {
 		t.Fatal(err)
 	}

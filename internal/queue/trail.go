@@ -32,6 +32,10 @@ func (q *Queue) tellAttempt(m *store.QueueMessage, r store.QueueRecipient, tr *t
 	}
 	add("code", tr.Enhanced.String())
 	add("stage", tr.Stage)
+	add("category", res.Category)
+	if res.Category != "" {
+		add("provider", res.Provider)
+	}
 	add("tls", tr.TLS.String())
 	add("tls-problem", tr.TLS.Problem)
 	if step.Outcome == trace.Deferred {

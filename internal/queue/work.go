@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waxwing/internal/address"
+	"waxwing/internal/bounce"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
 	"waxwing/internal/transport"
@@ -74,8 +75,9 @@ func (q *Queue) extend(ctx context.Context, w store.QueueWork, i int, now time.T
 
 func resultFor(id store.QueueID, domain string, r store.QueueRecipient) store.QueueResult {
 	return store.QueueResult{
-		Message: id, ID: r.ID, Domain: domain, Lease: r.Lease, Outcome: r.Outcome,
-		LastError: r.LastError, LastStatus: r.LastStatus, LastHost: r.LastHost, DelayWarned: r.DelayWarned,
+		Message: id, ID: r.ID, Domain: domain, Lane: r.Lane, Lease: r.Lease, Outcome: r.Outcome,
+		LastError: r.LastError, LastStatus: r.LastStatus, LastHost: r.LastHost, Category: r.Category, Provider: r.Provider, Pool: r.Pool,
+		DelayWarned: r.DelayWarned,
 	}
 }
 
@@ -258,6 +260,8 @@ func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipie
 	res := resultFor(m.ID, domain, r)
 	res.NextAttempt = now
 	res.LastError, res.LastStatus, res.LastHost = tr.Message, tr.Enhanced.String(), where(tr)
+	v := verdict(tr)
+	res.Category, res.Provider = string(v.Category), v.Provider
 	notify := smtp.Notify(r.Notify)
 	switch {
 	case tr.Status == transport.Delivered:
@@ -279,6 +283,18 @@ func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipie
 		res.Done = true
 	}
 	return res
+}
+
+// verdict is what the result of an attempt is about.
+func verdict(tr *transport.Result) bounce.Verdict {
+	if tr.Status == transport.Delivered {
+		return bounce.Verdict{Provider: bounce.Provider(tr.Host)}
+	}
+	text := tr.Reply
+	if text == "" {
+		text = tr.Message
+	}
+	return bounce.Classify(bounce.Reply{Code: tr.Code, Enhanced: tr.Enhanced, Text: text, Stage: tr.Stage, Host: tr.Host})
 }
 
 // isLate tells whether the sender is to be told that a recipient still waits (RFC 3461, section 4.1: DELAY).
@@ -317,12 +333,18 @@ func (q *Queue) count(m *store.QueueMessage, r store.QueueRecipient, tr *transpo
 	if q.o.Metrics.Attempt != nil {
 		q.o.Metrics.Attempt(tr.Status, took)
 	}
+	if q.o.Metrics.Outcome != nil {
+		q.o.Metrics.Outcome(tr.Status, res.Category, res.Provider)
+	}
 	args := []any{
 		"status", status, "trace", m.TraceID, "queue", m.ID, "from", m.From, "to", r.To, "host", where(tr), "stage", tr.Stage,
 		"reply", tr.Message, "code", tr.Enhanced.String(), "tls", tr.TLS.String(), "attempt", r.Attempts, "took", took,
 	}
 	if !res.Done && res.Outcome == store.QueueOpen {
 		args = append(args, "next", res.NextAttempt)
+	}
+	if res.Category != "" {
+		args = append(args, "category", res.Category, "provider", res.Provider)
 	}
 	if tr.TLS.Problem != "" {
 		args = append(args, "tls_problem", tr.TLS.Problem)

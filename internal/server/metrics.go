@@ -28,6 +28,7 @@ type metrics struct {
 	panics   *prometheus.CounterVec
 	commands *prometheus.HistogramVec
 	attempts *prometheus.HistogramVec
+	outcomes *prometheus.CounterVec
 	reports  *prometheus.CounterVec
 	damaged  prometheus.Counter
 	quota    *prometheus.CounterVec
@@ -48,6 +49,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		panics:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_panics_total", Help: "Sessions ended by a defect of this program; each stands in the log with its stack."}, []string{"protocol"}),
 		commands: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_imap_command_seconds", Help: "Time of IMAP commands.", Buckets: prometheus.ExponentialBuckets(0.0001, 6, 9)}, []string{"command", "status"}),
 		attempts: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_queue_attempt_seconds", Help: "Attempts to send to a recipient, by outcome.", Buckets: prometheus.ExponentialBuckets(0.01, 4, 9)}, []string{"status"}),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_queue_outcomes_total", Help: "Attempts to send to a recipient, by outcome, what a refusal was about, and who runs the server."}, []string{"status", "category", "provider"}),
 		reports:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_queue_reports_total", Help: "Notifications sent to senders."}, []string{"kind"}),
 		damaged:  prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_queue_damaged_total", Help: "Recipients set aside because their rows or messages can't be read."}),
 
@@ -56,7 +58,7 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		retrieved:       prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_messages_total", Help: "Messages sent by RETR."}),
 		retrievedOctets: prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_octets_total", Help: "Octets of these messages."}),
 	}
-	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.reports, m.damaged, m.quota)
+	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.outcomes, m.reports, m.damaged, m.quota)
 	return m
 }
 
@@ -144,6 +146,9 @@ func (m *metrics) queue() queue.Metrics {
 	return queue.Metrics{
 		Attempt: func(status transport.Status, took time.Duration) {
 			m.attempts.WithLabelValues(attemptName(status)).Observe(took.Seconds())
+		},
+		Outcome: func(status transport.Status, category, provider string) {
+			m.outcomes.WithLabelValues(attemptName(status), category, provider).Inc()
 		},
 		Report:  func(kind queue.Kind) { m.reports.WithLabelValues(kind.String()).Inc() },
 		Damaged: func(recipients int) { m.damaged.Add(float64(recipients)) },

@@ -205,7 +205,7 @@ func (s *Store) bury(ctx context.Context) error {
 	freed := 0
 	err := s.Write(ctx, func(tx *Tx) error {
 		freed = 0
-		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient AS r WHERE state = 'leased'
+		rows, err := tx.Query(`SELECT id, domain, lane FROM queue_recipient AS r WHERE state = 'leased'
 			AND NOT EXISTS (SELECT 1 FROM node AS n WHERE n.node = r.lease_owner AND ` + s.seenLately() + `) ORDER BY id LIMIT 1000` + tx.skipLocked())
 		if err != nil {
 			return err

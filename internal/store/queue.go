@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -32,14 +33,15 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 	}
 	var id QueueID
 	err := tx.QueryRow(`INSERT INTO queue_message
-		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id`,
+		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id`,
 		m.Account, m.TraceID, m.From, m.Body, boolInt(m.UTF8), m.Ret, m.EnvID, m.Prefix, m.Size,
-		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID).Scan(&id)
+		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID, m.Priority).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("store: enqueue message: %w", err)
 	}
-	due := make(map[string]int64, 1)
+	due := make(map[waitingFor]int64, 1)
+	sender := senderOf(m)
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		if r.Domain == "" || r.To == "" {
@@ -49,98 +51,109 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 		if !r.NextAttempt.IsZero() {
 			next = r.NextAttempt
 		}
+		to := waitingFor{r.Domain, laneOf(m.Priority, tx.s.volumes.add(sender, tx.Now()))}
 		state := QueueWaiting
 		if r.State == QueueHeld {
 			state = QueueHeld
-		} else if d, ok := due[r.Domain]; !ok || next.UnixMilli() < d {
-			due[r.Domain] = next.UnixMilli()
+		} else if d, ok := due[to]; !ok || next.UnixMilli() < d {
+			due[to] = next.UnixMilli()
 		}
-		if _, err := tx.Exec(`INSERT INTO queue_recipient (message_id, rcpt, domain, notify, orcpt, state, next_attempt)
-			VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-			id, r.To, r.Domain, r.Notify, r.ORcpt, string(state), next.UnixMilli()); err != nil {
+		if _, err := tx.Exec(`INSERT INTO queue_recipient (message_id, rcpt, domain, lane, notify, orcpt, state, next_attempt, held_for)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+			id, r.To, r.Domain, to.lane, r.Notify, r.ORcpt, string(state), next.UnixMilli(), r.HeldFor); err != nil {
 			return 0, fmt.Errorf("store: enqueue recipient: %w", err)
 		}
 	}
-	for domain, at := range due {
-		tx.destination(domain, func(tx *Tx) error { return hasten(tx, domain, at) })
+	for to, at := range due {
+		tx.destination(to, func(tx *Tx) error { return hasten(tx, to, at) })
 	}
 	tx.NotifyQueue()
 	return id, nil
 }
 
+// waitingFor is what recipients wait in line for: a destination, in a lane of it.
+type waitingFor struct {
+	domain string
+	lane   int
+}
+
+func (w waitingFor) compare(o waitingFor) int {
+	return cmp.Or(cmp.Compare(w.domain, o.domain), cmp.Compare(w.lane, o.lane))
+}
+
 // hasten makes a destination due at a time if it would be later, but no earlier than its rest ends.
-func hasten(tx *Tx, domain string, at int64) error {
-	_, err := tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
-		ON CONFLICT (domain) DO UPDATE SET due = CASE
-			WHEN excluded.due >= queue_destination.due THEN queue_destination.due
-			WHEN excluded.due > queue_destination.not_before THEN excluded.due
-			WHEN queue_destination.not_before < queue_destination.due THEN queue_destination.not_before
-			ELSE queue_destination.due END`, domain, at)
+func hasten(tx *Tx, w waitingFor, at int64) error {
+	_, err := tx.Exec(`INSERT INTO queue_destination (domain, lane, due, not_before)
+		SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CASE WHEN x.rest > $3 THEN x.rest ELSE $3 END, x.rest
+		FROM (SELECT COALESCE(max(not_before), 0) AS rest FROM queue_destination WHERE domain = $1) AS x WHERE true
+		ON CONFLICT (domain, lane) DO UPDATE SET due = CASE
+			WHEN excluded.due < queue_destination.due THEN excluded.due ELSE queue_destination.due END`, w.domain, w.lane, at)
 	if err != nil {
-		return fmt.Errorf("store: schedule %s: %w", domain, err)
+		return fmt.Errorf("store: schedule %s: %w", w.domain, err)
 	}
 	return nil
 }
 
 // reschedule makes a destination due when its next waiting recipient is, but not before floor, so that destinations
 // with much to do take turns. Without waiting recipients it is forgotten.
-func reschedule(tx *Tx, domain string, floor int64) error {
-	if err := lockDestination(tx, domain); err != nil {
+func reschedule(tx *Tx, w waitingFor, floor int64) error {
+	if err := lockDestination(tx, w); err != nil {
 		return err
 	}
 	var next sql.NullInt64
-	if err := tx.QueryRow(`SELECT min(next_attempt) FROM queue_recipient WHERE domain = $1 AND state = 'waiting'`, domain).Scan(&next); err != nil {
-		return fmt.Errorf("store: schedule %s: %w", domain, err)
+	if err := tx.QueryRow(`SELECT min(next_attempt) FROM queue_recipient WHERE domain = $1 AND lane = $2 AND state = 'waiting'`,
+		w.domain, w.lane).Scan(&next); err != nil {
+		return fmt.Errorf("store: schedule %s: %w", w.domain, err)
 	}
 	var err error
 	if !next.Valid {
-		_, err = tx.Exec(`DELETE FROM queue_destination WHERE domain = $1`, domain)
+		_, err = tx.Exec(`DELETE FROM queue_destination WHERE domain = $1 AND lane = $2`, w.domain, w.lane)
 	} else {
-		_, err = tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
-			ON CONFLICT (domain) DO UPDATE SET due = CASE
+		_, err = tx.Exec(`INSERT INTO queue_destination (domain, lane, due) VALUES ($1, $2, $3)
+			ON CONFLICT (domain, lane) DO UPDATE SET due = CASE
 				WHEN excluded.due > queue_destination.not_before THEN excluded.due
-				ELSE queue_destination.not_before END`, domain, max(next.Int64, floor))
+				ELSE queue_destination.not_before END`, w.domain, w.lane, max(next.Int64, floor))
 	}
 	if err != nil {
-		return fmt.Errorf("store: schedule %s: %w", domain, err)
+		return fmt.Errorf("store: schedule %s: %w", w.domain, err)
 	}
 	return nil
 }
 
 // lockDestination makes sure that nobody adds recipients between the look at them and what is written of it. A row that isn't
 // there is made, since only a row can be locked.
-func lockDestination(tx *Tx, domain string) error {
+func lockDestination(tx *Tx, w waitingFor) error {
 	if !tx.s.shared() {
 		return nil
 	}
-	_, err := tx.Exec(`INSERT INTO queue_destination (domain, due) VALUES ($1, $2)
-		ON CONFLICT (domain) DO UPDATE SET due = queue_destination.due`, domain, math.MaxInt64)
+	_, err := tx.Exec(`INSERT INTO queue_destination (domain, lane, due) VALUES ($1, $2, $3)
+		ON CONFLICT (domain, lane) DO UPDATE SET due = queue_destination.due`, w.domain, w.lane, math.MaxInt64)
 	if err != nil {
-		return fmt.Errorf("store: schedule %s: %w", domain, err)
+		return fmt.Errorf("store: schedule %s: %w", w.domain, err)
 	}
 	return nil
 }
 
 // destination has fn change the row of a destination at the end of the transaction: many messages go to the same ones, and
 // whoever locks them would keep all others from these for as long as the transaction lasts.
-func (tx *Tx) destination(domain string, fn func(tx *Tx) error) {
+func (tx *Tx) destination(w waitingFor, fn func(tx *Tx) error) {
 	tx.wrote = true
 	if tx.destined == nil {
-		tx.destined = make(map[string][]func(*Tx) error)
+		tx.destined = make(map[waitingFor][]func(*Tx) error)
 	}
-	tx.destined[domain] = append(tx.destined[domain], fn)
+	tx.destined[w] = append(tx.destined[w], fn)
 }
 
 // reschedule is the function of this name, at the end of the transaction.
-func (tx *Tx) reschedule(domain string, floor int64) {
-	tx.destination(domain, func(tx *Tx) error { return reschedule(tx, domain, floor) })
+func (tx *Tx) reschedule(w waitingFor, floor int64) {
+	tx.destination(w, func(tx *Tx) error { return reschedule(tx, w, floor) })
 }
 
 func (tx *Tx) flushDestinations() error {
-	for _, domain := range slices.Sorted(maps.Keys(tx.destined)) {
-		for _, fn := range tx.destined[domain] {
+	for _, w := range slices.SortedFunc(maps.Keys(tx.destined), waitingFor.compare) {
+		for _, fn := range tx.destined[w] {
 			if err := fn(tx); err != nil {
-				return fmt.Errorf("store: schedule %s: %w", domain, err)
+				return fmt.Errorf("store: schedule %s: %w", w.domain, err)
 			}
 		}
 	}
@@ -171,7 +184,7 @@ func (tx *Tx) flushQueue() error {
 // administrator wanted it tried since the attempt that did not reach it.
 func (s *Store) QueueRest(ctx context.Context, domain string, until time.Time) error {
 	return s.Write(ctx, func(tx *Tx) error {
-		tx.destination(domain, func(tx *Tx) error {
+		tx.destination(waitingFor{domain, laneAll}, func(tx *Tx) error {
 			return tx.exec(`UPDATE queue_destination SET not_before = $2,
 				due = CASE WHEN due < $2 THEN $2 ELSE due END WHERE domain = $1 AND not_before <> $3`, domain, until.UnixMilli(), forced)
 		})
@@ -184,6 +197,7 @@ type QueueResult struct {
 	Message QueueID
 	ID      RecipientID
 	Domain  string
+	Lane    int
 	Lease   int64 // the token as the lease was given: an attempt that lost its lease to another one changes nothing
 
 	Done        bool         // delivered or reported: the row goes, and with the last one the message
@@ -193,6 +207,9 @@ type QueueResult struct {
 	LastError   string
 	LastStatus  string
 	LastHost    string
+	Category    string // what the failure was about, see package bounce
+	Provider    string // who runs the server that spoke last
+	Pool        string // of source addresses that it was tried from
 	DelayWarned bool
 }
 
@@ -201,7 +218,7 @@ func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueR
 	err = s.Write(ctx, func(tx *Tx) error {
 		lost = 0
 		emptied := map[QueueID]bool{}
-		domains := map[string]bool{}
+		lines := map[waitingFor]bool{}
 		for i := range results {
 			r := &results[i]
 			n, err := finishOne(tx, now, r)
@@ -214,16 +231,16 @@ func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueR
 			if r.Done {
 				emptied[r.Message] = true
 			} else {
-				domains[r.Domain] = true
+				lines[waitingFor{r.Domain, r.Lane}] = true
 			}
 		}
-		for domain := range domains {
-			tx.reschedule(domain, 0)
+		for w := range lines {
+			tx.reschedule(w, 0)
 		}
 		for id := range emptied {
 			tx.emptiedQueue(id)
 		}
-		if len(domains) > 0 {
+		if len(lines) > 0 {
 			tx.NotifyQueue()
 		}
 		return nil
@@ -246,10 +263,11 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 			state = CASE WHEN state = 'leased' THEN 'waiting' ELSE state END,
 			next_attempt = $3, lease_until = 0, lease_owner = '', outcome = $4,
 			last_error = $5, last_status = $6, last_host = $7, last_attempt = $8,
-			first_attempt = CASE WHEN first_attempt = 0 THEN $8 ELSE first_attempt END, delay_warned = $9
+			first_attempt = CASE WHEN first_attempt = 0 THEN $8 ELSE first_attempt END, delay_warned = $9,
+			category = $10, provider = $11, pool = $12
 			WHERE id = $1 AND lease_token = $2 AND state <> 'waiting'`,
 			r.ID, r.Lease, r.NextAttempt.UnixMilli(), string(r.Outcome), bound(r.LastError), r.LastStatus,
-			bound(r.LastHost), now.UnixMilli(), boolInt(r.DelayWarned))
+			bound(r.LastHost), now.UnixMilli(), boolInt(r.DelayWarned), r.Category, r.Provider, r.Pool)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("store: finish recipient %d: %w", r.ID, err)
@@ -268,16 +286,10 @@ func releaseQueued(tx *Tx, id QueueID) error {
 			return fmt.Errorf("store: release queued message %d: %w", id, err)
 		}
 	}
-	var left int
-	if err := tx.QueryRow(`SELECT count(*) FROM (SELECT 1 FROM queue_recipient WHERE message_id = $1 LIMIT 1) AS x`, id).Scan(&left); err != nil {
-		return fmt.Errorf("store: release queued message %d: %w", id, err)
-	}
-	if left > 0 {
-		return nil
-	}
 	var blob int64
-	err := tx.QueryRow(`DELETE FROM queue_message WHERE id = $1 RETURNING blob_id`, id).Scan(&blob)
-	if errors.Is(err, sql.ErrNoRows) { // the row was damaged or is gone already
+	err := tx.QueryRow(`DELETE FROM queue_message WHERE id = $1
+		AND NOT EXISTS (SELECT 1 FROM queue_recipient WHERE message_id = $1) RETURNING blob_id`, id).Scan(&blob)
+	if errors.Is(err, sql.ErrNoRows) { // others are left; or the row was damaged or is gone already
 		return nil
 	}
 	if err != nil {
@@ -311,7 +323,7 @@ func (s *Store) QueueExtend(ctx context.Context, leased []QueueRecipient, until 
 func (s *Store) QueueReclaim(ctx context.Context, owner string, now time.Time) (int, error) {
 	n := 0
 	err := s.Write(ctx, func(tx *Tx) error {
-		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient WHERE state = 'leased' AND lease_owner = $1`, owner)
+		rows, err := tx.Query(`SELECT id, domain, lane FROM queue_recipient WHERE state = 'leased' AND lease_owner = $1`, owner)
 		if err != nil {
 			return fmt.Errorf("store: reclaim leases: %w", err)
 		}
@@ -331,7 +343,7 @@ func (s *Store) QueueExpireLeases(ctx context.Context, owner string, now time.Ti
 		ended = `AND NOT EXISTS (SELECT 1 FROM node AS n WHERE n.node = r.lease_owner AND ` + s.seenLately() + `) `
 	}
 	err := s.Write(ctx, func(tx *Tx) error {
-		rows, err := tx.Query(`SELECT id, domain FROM queue_recipient AS r WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2 `+ended+
+		rows, err := tx.Query(`SELECT id, domain, lane FROM queue_recipient AS r WHERE state = 'leased' AND lease_until <= $1 AND lease_owner <> $2 `+ended+
 			`ORDER BY lease_until, id LIMIT 1000`+tx.skipLocked(), now.UnixMilli(), owner)
 		if err != nil {
 			return fmt.Errorf("store: find expired leases: %w", err)
@@ -345,38 +357,31 @@ func (s *Store) QueueExpireLeases(ctx context.Context, owner string, now time.Ti
 	return n, err
 }
 
-// requeue makes the recipients (id, domain) of rows wait, due now.
+// requeue makes the recipients (id, domain, lane) of rows wait, due now.
 func requeue(tx *Tx, rows *sql.Rows, now time.Time) (int, error) {
-	ids, domains, err := scanIDs(rows)
-	if err != nil {
+	defer rows.Close()
+	var ids []int64
+	lines := map[waitingFor]bool{}
+	for rows.Next() {
+		var id int64
+		var w waitingFor
+		if err := rows.Scan(&id, &w.domain, &w.lane); err != nil {
+			return 0, fmt.Errorf("store: requeue recipients: %w", err)
+		}
+		ids, lines[w] = append(ids, id), true
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(ids) == 0 {
 		return 0, err
 	}
-	for _, id := range ids {
-		if _, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', next_attempt = $2, lease_until = 0, lease_owner = ''
-			WHERE id = $1`, id, now.UnixMilli()); err != nil {
-			return 0, fmt.Errorf("store: requeue recipient %d: %w", id, err)
-		}
+	d := tx.s.db.Dialect
+	if err := tx.exec(`UPDATE queue_recipient SET state = 'waiting', next_attempt = $2, lease_until = 0, lease_owner = ''
+		WHERE `+d.In("id", "$1"), d.Numbers(ids), now.UnixMilli()); err != nil {
+		return 0, fmt.Errorf("store: requeue recipients: %w", err)
 	}
-	for domain := range domains {
-		tx.destination(domain, func(tx *Tx) error { return hasten(tx, domain, now.UnixMilli()) })
+	for w := range lines {
+		tx.destination(w, func(tx *Tx) error { return hasten(tx, w, now.UnixMilli()) })
 	}
 	return len(ids), nil
-}
-
-func scanIDs(rows *sql.Rows) ([]RecipientID, map[string]bool, error) {
-	defer rows.Close()
-	var ids []RecipientID
-	domains := map[string]bool{}
-	for rows.Next() {
-		var id RecipientID
-		var domain string
-		if err := rows.Scan(&id, &domain); err != nil {
-			return nil, nil, fmt.Errorf("store: read queue: %w", err)
-		}
-		ids = append(ids, id)
-		domains[domain] = true
-	}
-	return ids, domains, rows.Err()
 }
 
 // QueueSetAside marks recipients as damaged, with the reason: they wait for an administrator and the rest flows.

@@ -74,7 +74,7 @@ func results(w store.QueueTaken, change func(*store.QueueResult)) []store.QueueR
 	for _, u := range w.Work {
 		for _, m := range u.Messages {
 			for _, r := range m.Recipients {
-				res := store.QueueResult{Message: m.ID, ID: r.ID, Domain: u.Domain, Lease: r.Lease}
+				res := store.QueueResult{Message: m.ID, ID: r.ID, Domain: u.Domain, Lane: u.Lane, Lease: r.Lease}
 				change(&res)
 				out = append(out, res)
 			}

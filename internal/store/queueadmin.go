@@ -190,7 +190,7 @@ func (s *Store) QueueHold(ctx context.Context, sel QueueFilter) (int, error) {
 		if r.state != QueueWaiting && r.state != QueueLeased {
 			return false, nil
 		}
-		_, err := tx.Exec(`UPDATE queue_recipient SET state = 'held', lease_until = 0, lease_owner = '' WHERE id = $1`, r.id)
+		_, err := tx.Exec(`UPDATE queue_recipient SET state = 'held', held_for = '', lease_until = 0, lease_owner = '' WHERE id = $1`, r.id)
 		return true, err
 	})
 }
@@ -201,14 +201,14 @@ func (s *Store) QueueRelease(ctx context.Context, sel QueueFilter) (int, error) 
 		if r.state == QueueWaiting || r.state == QueueLeased {
 			return false, nil
 		}
-		_, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', next_attempt = $2 WHERE id = $1`, r.id, tx.Now().UnixMilli())
+		_, err := tx.Exec(`UPDATE queue_recipient SET state = 'waiting', held_for = '', next_attempt = $2 WHERE id = $1`, r.id, tx.Now().UnixMilli())
 		return true, err
 	})
 }
 
 // force ends the rest of a destination.
 func (tx *Tx) force(domain string) {
-	tx.destination(domain, func(tx *Tx) error {
+	tx.destination(waitingFor{domain, laneAll}, func(tx *Tx) error {
 		return tx.exec(`UPDATE queue_destination SET not_before = $2 WHERE domain = $1`, domain, forced)
 	})
 }
@@ -249,8 +249,8 @@ func (s *Store) QueueDrop(ctx context.Context, sel QueueFilter, report bool, rea
 type selected struct {
 	id      RecipientID
 	message QueueID
-	domain  string
-	state   QueueState
+	waitingFor
+	state QueueState
 }
 
 // queueChange applies fn to all selected recipients, some hundreds a transaction, so that mail flows meanwhile.
@@ -282,7 +282,7 @@ func (s *Store) queueChange(ctx context.Context, sel QueueFilter, fn func(*Tx, s
 
 func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selected) (bool, error)) (n, seen int, last RecipientID, err error) {
 	cond, args := sel.where([]any{after, queueStep})
-	rows, err := tx.Query(`SELECT r.id, r.message_id, r.domain, r.state FROM queue_recipient r
+	rows, err := tx.Query(`SELECT r.id, r.message_id, r.domain, r.lane, r.state FROM queue_recipient r
 		LEFT JOIN queue_message m ON m.id = r.message_id WHERE r.id > $1 AND `+cond+` ORDER BY r.id LIMIT $2`, args...)
 	if err != nil {
 		return 0, 0, 0, err
@@ -290,7 +290,7 @@ func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selecte
 	var list []selected
 	for rows.Next() {
 		var r selected
-		if err := rows.Scan(&r.id, &r.message, &r.domain, &r.state); err != nil {
+		if err := rows.Scan(&r.id, &r.message, &r.domain, &r.lane, &r.state); err != nil {
 			rows.Close()
 			return 0, 0, 0, err
 		}
@@ -299,7 +299,7 @@ func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selecte
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return 0, 0, 0, err
 	}
-	domains := map[string]bool{}
+	lines := map[waitingFor]bool{}
 	for _, r := range list {
 		changed, err := fn(tx, r)
 		if err != nil {
@@ -307,12 +307,12 @@ func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selecte
 		}
 		if changed {
 			n++
-			domains[r.domain] = true
+			lines[r.waitingFor] = true
 		}
 		last = r.id
 	}
-	for domain := range domains {
-		tx.reschedule(domain, 0)
+	for w := range lines {
+		tx.reschedule(w, 0)
 	}
 	if n > 0 {
 		tx.NotifyQueue()
@@ -333,7 +333,7 @@ func (s *Store) QueueCounts(ctx context.Context) (c QueueCounts, err error) {
 	err = s.Read(ctx, func(q Querier) error {
 		c = QueueCounts{}
 		var oldest int64
-		if err := q.QueryRow(`SELECT (SELECT count(*) FROM queue_message), (SELECT count(*) FROM queue_destination),
+		if err := q.QueryRow(`SELECT (SELECT count(*) FROM queue_message), (SELECT count(DISTINCT domain) FROM queue_destination),
 			coalesce((SELECT created FROM queue_message ORDER BY id LIMIT 1), 0)`).Scan(&c.Messages, &c.Destinations, &oldest); err != nil {
 			return fmt.Errorf("store: count queue: %w", err)
 		}

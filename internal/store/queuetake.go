@@ -27,6 +27,7 @@ type QueueTake struct {
 // QueueWork is one unit of work: messages for one destination, each with the recipients that were leased.
 type QueueWork struct {
 	Domain   string
+	Lane     int // that the recipients wait in, for QueueResult
 	Messages []QueueMessage
 }
 
@@ -37,7 +38,8 @@ type QueueTaken struct {
 	Damaged []RecipientID // rows that can't be read and were set aside
 }
 
-// queueLookahead bounds how many destinations are looked at for one take.
+// queueLookahead bounds how many destinations of one lane are looked at for one take. Those that may have nothing now are
+// few: each of them has a connection under way, or rests.
 const queueLookahead = 1000
 
 // QueueTakeWork leases due recipients, the destination that has waited longest first, in one transaction. The cost
@@ -50,7 +52,7 @@ func (s *Store) QueueTakeWork(ctx context.Context, q QueueTake) (QueueTaken, err
 		if err != nil {
 			return err
 		}
-		idle = len(picks) == 0
+		idle = picks.count() == 0
 		out.NextDue = moment(next)
 		return nil
 	})
@@ -78,24 +80,29 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 	if err != nil {
 		return err
 	}
+	turns := &tx.s.turns
+	turns.mu.Lock()
+	defer turns.mu.Unlock()
 	slots := q.Slots
 	used := map[string]int{}
-	for i, p := range picks {
-		fair := max(1, slots/(len(picks)-i)) // what is over when few destinations are due is shared among them
+	for left := picks.count(); left > 0 && slots > 0; left-- {
+		fair := max(1, slots/left) // what is over when few destinations are due is shared among them
+		p := picks.take(turns)
 		hop, free := q.Allow(p.domain, p.forced)
 		units := min(fair, free-used[hop], slots)
 		if units <= 0 {
 			continue
 		}
 		if p.forced {
-			tx.destination(p.domain, func(tx *Tx) error {
+			tx.destination(waitingFor{p.domain, laneAll}, func(tx *Tx) error {
 				return tx.exec(`UPDATE queue_destination SET not_before = 0 WHERE domain = $1`, p.domain)
 			})
 		}
-		work, err := takeDestination(tx, q, p.domain, units, out)
+		work, n, err := takeDestination(tx, q, p.waitingFor, units, out)
 		if err != nil {
 			return err
 		}
+		turns.served(p, n)
 		slots -= len(work)
 		used[hop] += len(work)
 		out.Work = append(out.Work, work...)
@@ -104,84 +111,125 @@ func takeWork(tx *Tx, q QueueTake, out *QueueTaken) error {
 	return nil
 }
 
-// pick is a destination that is due.
+// pick is a lane of a destination that is due.
 type pick struct {
-	domain string
+	waitingFor
 	forced bool
 }
 
 // forced is the not_before of a destination that an administrator wants tried at once.
 const forced = -1
 
-// pickDestinations lists due destinations that are allowed, longest due first, and when the next one is due.
-func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake) (picks []pick, next int64, err error) {
-	rows, err := query(`SELECT domain, due, not_before FROM queue_destination ORDER BY due, domain LIMIT $1`, queueLookahead)
+// pickDestinations lists due destinations that are allowed, longest due first, and when the next one is due. Where more are due
+// than can be served each lane is looked at by itself.
+func pickDestinations(query func(string, ...any) (*sql.Rows, error), q QueueTake) (picks candidates, next int64, err error) {
+	limit := q.Slots + 1
+	seen, next, err := pickFrom(query, q, &picks, 0, `SELECT domain, lane, due, not_before FROM queue_destination ORDER BY due, domain LIMIT $1`, limit)
+	if err != nil || seen < limit {
+		return picks, next, err
+	}
+	picks, next = candidates{}, 0
+	for lane := range laneCount {
+		_, at, err := pickFrom(query, q, &picks, q.Slots,
+			`SELECT domain, lane, due, not_before FROM queue_destination WHERE lane = $2 ORDER BY due, domain LIMIT $1`, queueLookahead, lane)
+		if err != nil {
+			return picks, 0, err
+		}
+		if at != 0 && (next == 0 || at < next) {
+			next = at
+		}
+	}
+	return picks, next, nil
+}
+
+// pickFrom reads destinations until one is not due, or there are enough (0: never). It returns how many were due, and when the
+// next one is.
+func pickFrom(query func(string, ...any) (*sql.Rows, error), q QueueTake, picks *candidates, enough int, text string, args ...any) (seen int, next int64, err error) {
+	rows, err := query(text, args...)
 	if err != nil {
-		return nil, 0, fmt.Errorf("store: find due destinations: %w", err)
+		return 0, 0, fmt.Errorf("store: find due destinations: %w", err)
 	}
 	defer rows.Close()
 	picked := map[string]int{}
+	found := 0
 	for rows.Next() {
-		var domain string
+		var p pick
 		var due, notBefore int64
-		if err := rows.Scan(&domain, &due, &notBefore); err != nil {
-			return nil, 0, fmt.Errorf("store: find due destinations: %w", err)
+		if err := rows.Scan(&p.domain, &p.lane, &due, &notBefore); err != nil {
+			return 0, 0, fmt.Errorf("store: find due destinations: %w", err)
 		}
 		if due > q.Now.UnixMilli() {
-			next = due
-			break
+			return seen, due, rows.Err()
 		}
-		p := pick{domain, notBefore == forced}
+		seen++
+		p.forced = notBefore == forced
+		p.lane = min(max(p.lane, 0), laneCount-1)
 		if hop, units := q.Allow(p.domain, p.forced); picked[hop] < units {
 			picked[hop]++
-			if picks = append(picks, p); len(picks) == q.Slots {
+			picks[p.lane] = append(picks[p.lane], p)
+			if found++; found == enough {
 				break
 			}
 		}
 	}
-	return picks, next, rows.Err()
+	return seen, 0, rows.Err()
 }
 
-// takeDestination leases what is due for one destination and divides it among units.
-func takeDestination(tx *Tx, q QueueTake, domain string, units int, out *QueueTaken) ([]QueueWork, error) {
+// takeDestination leases what is due for one destination and divides it among units. It returns how many recipients that is.
+func takeDestination(tx *Tx, q QueueTake, w waitingFor, units int, out *QueueTaken) ([]QueueWork, int, error) {
 	rows, err := tx.Query(`SELECT `+recipientColumns+` FROM queue_recipient
-		WHERE domain = $1 AND state = 'waiting' AND next_attempt <= $2 ORDER BY next_attempt, id LIMIT $3`+tx.skipLocked(),
-		domain, q.Now.UnixMilli(), units*q.Batch)
+		WHERE domain = $1 AND lane = $2 AND state = 'waiting' AND next_attempt <= $3 ORDER BY next_attempt, id LIMIT $4`+tx.skipLocked(),
+		w.domain, w.lane, q.Now.UnixMilli(), units*q.Batch)
 	if err != nil {
-		return nil, fmt.Errorf("store: take for %s: %w", domain, err)
+		return nil, 0, fmt.Errorf("store: take for %s: %w", w.domain, err)
 	}
-	leased, damaged, err := scanRecipients(rows)
+	found, damaged, err := scanRecipients(rows)
 	if err != nil {
-		return nil, fmt.Errorf("store: take for %s: %w", domain, err)
+		return nil, 0, fmt.Errorf("store: take for %s: %w", w.domain, err)
 	}
 	for _, id := range damaged {
 		if err := setAside(tx, id, "the row can't be read"); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	out.Damaged = append(out.Damaged, damaged...)
-	messages, err := withMessages(tx, leased, out)
+	messages, err := withMessages(tx, found, out)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	n, err := lease(tx, q, messages)
+	if err != nil {
+		return nil, 0, err
+	}
+	tx.reschedule(w, q.Now.UnixMilli())
+	return divide(w, messages, units), n, nil
+}
+
+// lease leases the recipients of messages, and returns how many they are.
+func lease(tx *Tx, q QueueTake, messages []QueueMessage) (int, error) {
 	until := q.Now.Add(q.Lease)
 	token, err := newLease()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
+	var ids []int64
 	for i := range messages {
 		for j := range messages[i].Recipients {
 			r := &messages[i].Recipients[j]
-			if _, err := tx.Exec(`UPDATE queue_recipient SET state = 'leased', attempts = attempts + 1, lease_until = $2, lease_owner = $3,
-				lease_token = $4 WHERE id = $1`, r.ID, until.UnixMilli(), q.Owner, token); err != nil {
-				return nil, fmt.Errorf("store: lease recipient %d: %w", r.ID, err)
-			}
 			r.State, r.LeaseUntil, r.Lease = QueueLeased, until, token
 			r.Attempts++
+			ids = append(ids, int64(r.ID))
 		}
 	}
-	tx.reschedule(domain, q.Now.UnixMilli())
-	return divide(domain, messages, units), nil
+	if len(ids) == 0 {
+		return 0, nil
+	}
+	d := tx.s.db.Dialect
+	if err := tx.exec(`UPDATE queue_recipient SET state = 'leased', attempts = attempts + 1, lease_until = $2, lease_owner = $3,
+		lease_token = $4 WHERE `+d.In("id", "$1"), d.Numbers(ids), until.UnixMilli(), q.Owner, token); err != nil {
+		return 0, fmt.Errorf("store: lease %d recipients: %w", len(ids), err)
+	}
+	return len(ids), nil
 }
 
 // newLease makes a token that no other lease has.
@@ -194,12 +242,12 @@ func newLease() (int64, error) {
 }
 
 // divide deals messages out to at most n units, evenly and in order.
-func divide(domain string, messages []QueueMessage, n int) []QueueWork {
+func divide(w waitingFor, messages []QueueMessage, n int) []QueueWork {
 	n = min(n, len(messages))
 	work := make([]QueueWork, 0, n)
 	for i := range n {
 		lo, hi := i*len(messages)/n, (i+1)*len(messages)/n
-		work = append(work, QueueWork{Domain: domain, Messages: messages[lo:hi:hi]})
+		work = append(work, QueueWork{Domain: w.domain, Lane: w.lane, Messages: messages[lo:hi:hi]})
 	}
 	return work
 }
@@ -242,7 +290,7 @@ func withMessages(tx *Tx, recipients []leasedRecipient, out *QueueTaken) ([]Queu
 	return messages, nil
 }
 
-const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id`
+const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority`
 
 // scanMessage reads one row; ErrCorrupt when it is missing or holds values that no writer of ours wrote.
 func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
@@ -250,7 +298,7 @@ func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
 	var utf8 int
 	var created, expires int64
 	err := row.Scan(&m.Account, &m.ID, &m.TraceID, &m.From, &m.Body, &utf8, &m.Ret, &m.EnvID, &m.Prefix, &m.Size,
-		&created, &expires, &m.Description, &m.Blob)
+		&created, &expires, &m.Description, &m.Blob, &m.Priority)
 	if err != nil {
 		return m, rowError(err)
 	}
@@ -260,7 +308,8 @@ func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
 }
 
 const recipientColumns = `id, message_id, rcpt, domain, notify, orcpt, state, attempts, next_attempt, lease_until, outcome,
-	last_error, last_status, last_host, last_attempt, first_attempt, delay_warned, lease_token`
+	last_error, last_status, last_host, last_attempt, first_attempt, delay_warned, lease_token,
+	lane, category, provider, pool, held_for`
 
 // scanRecipients reads rows of recipients. Those that can't be read are told apart by their ids; the rest stands.
 func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []RecipientID, err error) {
@@ -270,9 +319,10 @@ func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []Recipient
 		var next, lease, last, first int64
 		var warned int
 		err := rows.Scan(&r.ID, &r.message, &r.To, &r.Domain, &r.Notify, &r.ORcpt, &r.State, &r.Attempts, &next, &lease,
-			&r.Outcome, &r.LastError, &r.LastStatus, &r.LastHost, &last, &first, &warned, &r.Lease)
+			&r.Outcome, &r.LastError, &r.LastStatus, &r.LastHost, &last, &first, &warned, &r.Lease,
+			&r.Lane, &r.Category, &r.Provider, &r.Pool, &r.HeldFor)
 		if err != nil {
-			var skip [17]any
+			var skip [22]any
 			dest := []any{&r.ID}
 			for i := range skip {
 				dest = append(dest, &skip[i])

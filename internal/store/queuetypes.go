@@ -23,6 +23,7 @@ type QueueMessage struct {
 	Size        int64
 	Created     time.Time
 	Expires     time.Time // Created and five days when zero
+	Priority    int       // -9 to 9, RFC 6710
 	Recipients  []QueueRecipient
 	Description string // Subject for `queue list`, shortened; may be empty by policy
 }
@@ -63,6 +64,11 @@ type QueueRecipient struct {
 	LastStatus   string // enhanced status code of the last failure, "" when none
 	LastError    string // what the remote server said last, word for word, bounded
 	LastHost     string
+	Category     string // what the last failure was about, see package bounce
+	Provider     string // who runs the server that spoke last
+	Pool         string // of source addresses that the last attempt came from
+	HeldFor      string // why it is held, when no administrator did it
+	Lane         int    // see queuelane.go; set by the store
 	DelayWarned  bool
 	FirstAttempt time.Time
 	LastAttempt  time.Time

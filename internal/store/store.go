@@ -75,6 +75,8 @@ type Store struct {
 	fresh     *fresh // nil unless contents commit with their rows
 	summaries *cache.Cache[messageKey, *Summary]
 	policy    atomic.Pointer[Policy]
+	volumes   volumes   // how much senders have queued lately
+	turns     laneTurns // of the queue's lanes
 	domains   *domains
 	loads     chan struct{} // bounds the mailboxes that are read into memory at the same time
 	snapshots *snapshots

@@ -61,7 +61,7 @@ var tables = []Table{
 	{Name: "mailbox_tombstone", Account: "account_id", key: []string{"account_id", "modseq", "mailbox_id"}},
 	{Name: "queue_message", Account: "account_id", key: []string{"id"}, counted: true},
 	{Name: "queue_recipient", key: []string{"id"}, counted: true},
-	{Name: "queue_destination", key: []string{"domain"}},
+	{Name: "queue_destination", key: []string{"domain", "lane"}},
 	{Name: "queue_clock", key: []string{"id"}},
 	{Name: "trace", key: []string{"trace_id", "part"}},
 	{Name: lastIDs, key: []string{"name"}},

@@ -50,13 +50,13 @@ type Tx struct {
 
 	accounts  map[AccountID]*work // accounts as this transaction leaves them
 	segments  map[blob.Segment]*segmentDelta
-	after     []func()                     // AfterCommit
-	freed     []blob.Ref                   // contents whose last reference goes
-	released  []int64                      // contents that lose a reference
-	emptied   map[QueueID]struct{}         // queued messages that lost recipients
-	destined  map[string][]func(*Tx) error // changes of the schedule of destinations
-	queue     bool                         // NotifyQueue
-	directory bool                         // the directory changed
+	after     []func()                         // AfterCommit
+	freed     []blob.Ref                       // contents whose last reference goes
+	released  []int64                          // contents that lose a reference
+	emptied   map[QueueID]struct{}             // queued messages that lost recipients
+	destined  map[waitingFor][]func(*Tx) error // changes of the schedule of destinations
+	queue     bool                             // NotifyQueue
+	directory bool                             // the directory changed
 
 	op        *op                 // whose closure runs now
 	locked    map[AccountID]int64 // accounts whose rows are locked, with their versions, when other nodes write too
