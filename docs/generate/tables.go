@@ -84,7 +84,7 @@ func smtpTables(root string, tables map[string]table) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(smtpCommands(server, tables), smtpExtensions(server, tables), smtpReplies(all, tables), smtpLimits(server, tables))
+	return errors.Join(smtpCommands(server, tables), smtpParams(all, tables), smtpExtensions(server, tables), smtpReplies(all, tables), smtpLimits(server, tables))
 }
 
 func smtpCommands(files []*ast.File, tables map[string]table) error {
@@ -112,6 +112,27 @@ func smtpCommands(files []*ast.File, tables map[string]table) error {
 		t.rows = append(t.rows, []words{code(r.name), where, {strings.Join(en, ", "), strings.Join(zh, "、")}, d.means, same(d.rfc)})
 	}
 	tables["smtp-commands"] = t
+	return docs.done()
+}
+
+// smtpParams lists the parameters of MAIL and RCPT.
+func smtpParams(files []*ast.File, tables map[string]table) error {
+	docs := match("SMTP parameter", smtpParamWords)
+	t := table{head: []words{{"Parameter", "参数"}, {"Of", "命令"}, {"Meaning", "含义"}, {"Source", "出处"}}}
+	for _, list := range []struct{ variable, command string }{{"mailParams", "MAIL"}, {"rcptParams", "RCPT"}} {
+		ast.Inspect(constant(files, list.variable), func(n ast.Node) bool {
+			lit, ok := n.(*ast.CompositeLit)
+			if !ok {
+				return true
+			}
+			if name, ok := text(fields(lit)["param"]); ok {
+				d := docs.of(name)
+				t.rows = append(t.rows, []words{code(name), code(list.command), d.means, same(d.rfc)})
+			}
+			return true
+		})
+	}
+	tables["smtp-parameters"] = t
 	return docs.done()
 }
 

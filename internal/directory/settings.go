@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"waxwing/internal/backup"
+	"waxwing/internal/smtp"
 	"waxwing/internal/store"
 )
 
@@ -25,6 +26,9 @@ type Settings struct {
 
 	MessageSize         int64  // octets of one message, for SIZE and the limit of intake
 	Recipients          int    // of one message
+	RecipientDomains    int    // different ones among them; 0: no limit
+	HoldDays            int    // for which users may have a message held back (RFC 4865); 0: not at all
+	Priority            int    // highest that users may ask for (RFC 6710)
 	QuotaBytes          int64  // of a new account that says nothing else; 0: none
 	QuotaMessages       int64  // the same
 	SubaddressSeparator string // one character; RFC 5233
@@ -145,6 +149,15 @@ var settingDefs = []settingDef{
 	{"folder.junk", "name of the junk folder of a new account", func(s *Settings) any { return &s.JunkFolder }, func(s *Settings) string { return folderName(s.JunkFolder) }},
 	{"folder.sent", "name of the folder for sent mail of a new account", func(s *Settings) any { return &s.SentFolder }, func(s *Settings) string { return folderName(s.SentFolder) }},
 	{"folder.trash", "name of the folder for deleted mail of a new account", func(s *Settings) any { return &s.TrashFolder }, func(s *Settings) string { return folderName(s.TrashFolder) }},
+	{"message.hold_days", "days for which users may have a message held back before it is sent (FUTURERELEASE); 0: not at all, to 3650", func(s *Settings) any { return &s.HoldDays }, func(s *Settings) string {
+		return allowed(s.HoldDays >= 0 && s.HoldDays <= 3650, "0 (not at all) to 3650")
+	}},
+	{"message.priority", "highest priority that users may give their messages (MT-PRIORITY): 0 to 9", func(s *Settings) any { return &s.Priority }, func(s *Settings) string {
+		return allowed(s.Priority >= 0 && s.Priority <= smtp.HighestPriority, "0 to 9")
+	}},
+	{"message.recipient_domains", "different domains among the recipients of one message; 0: no limit, to 10000", func(s *Settings) any { return &s.RecipientDomains }, func(s *Settings) string {
+		return allowed(s.RecipientDomains >= 0 && s.RecipientDomains <= 10_000, "0 (no limit) to 10000")
+	}},
 	{"message.recipients", "recipients of one message: 100 to 10000", func(s *Settings) any { return &s.Recipients }, func(s *Settings) string {
 		return allowed(s.Recipients >= 100 && s.Recipients <= 10_000, "100 to 10000 (RFC 5321, section 4.5.3.1.8, asks for 100)")
 	}},
@@ -195,7 +208,7 @@ func (s Settings) Policy() store.Policy {
 // DefaultSettings are the settings of a new server.
 func DefaultSettings() Settings {
 	return Settings{
-		MessageSize: 50 << 20, Recipients: 1000, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
+		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TraceDays: 30, TraceSubjects: "off",
 		Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},

@@ -31,6 +31,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	if err := t.check(ctx, part); err != nil {
 		return Receipt{}, err
 	}
+	t.headerPriority(part.Header)
 	now := t.in.opts.Clock()
 	id := t.id()
 	content := t.compose(part, id, now)
@@ -110,6 +111,7 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 	if t.spool.seen.eight || m.UTF8 {
 		m.Body = string(smtp.Body8Bit)
 	}
+	t.applyTerms(m)
 	for i := range m.Recipients {
 		m.Recipients[i].State = store.QueueWaiting
 		m.Recipients[i].NextAttempt = now

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -30,6 +31,9 @@ func (t *Transaction) compose(part *message.Part, id string, now time.Time) *mes
 			b = append(append(append(b, "Message-ID: <"...), id...), '@')
 			b = append(append(b, t.idDomain()...), ">\r\n"...)
 		}
+	}
+	if t.user() && t.terms.priority != 0 {
+		b = fmt.Appendf(b, "MT-Priority: %d\r\n", t.terms.priority)
 	}
 	for i := range part.Header {
 		f := &part.Header[i]
@@ -68,7 +72,8 @@ func shift(root *message.Part, by int64) {
 }
 
 // drops tells which fields of a message that comes in are not kept: a Return-Path of earlier hops (RFC 5321, section
-// 4.4), results of checks that claim to be ours (RFC 8601, section 5), and on submission Bcc (RFC 5322, section 3.6.3).
+// 4.4), results of checks that claim to be ours (RFC 8601, section 5), and on submission Bcc (RFC 5322, section 3.6.3) and the MT-Priority that this
+// server writes anew (RFC 6758).
 func (t *Transaction) drops(f *message.Field) bool {
 	switch {
 	case f.Is("Return-Path"):
@@ -77,6 +82,8 @@ func (t *Transaction) drops(f *message.Field) bool {
 		return ownResults(f.Value, t.in.opts.Hostname)
 	case f.Is("Bcc"), f.Is("Resent-Bcc"):
 		return t.user() || t.internal
+	case f.Is("MT-Priority"):
+		return t.user()
 	}
 	return false
 }

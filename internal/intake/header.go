@@ -25,6 +25,9 @@ func (t *Transaction) check(ctx context.Context, part *message.Part) error {
 	if err := t.checkLoop(part.Header); err != nil {
 		return err
 	}
+	if err := t.checkValidSince(ctx, part.Header); err != nil {
+		return err
+	}
 	from := part.Header.Values("From")
 	switch {
 	case len(from) > 1: // RFC 5322, section 3.6

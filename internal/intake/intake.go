@@ -46,6 +46,7 @@ type Store interface {
 // Directory is what intake asks of the directory.
 type Directory interface {
 	Owns(ctx context.Context, id store.AccountID, a address.Address) (bool, error)
+	Domain(name string) (directory.Domain, error)
 	Settings() directory.Settings
 }
 

@@ -21,6 +21,7 @@ type Transaction struct {
 
 	begun     bool
 	mail      smtp.Mail
+	terms     terms
 	rcpts     []recipient // as accepted
 	locals    []local
 	accounts  map[store.AccountID]bool // in locals, once there are several
@@ -37,6 +38,7 @@ type recipient struct {
 	to     address.Address
 	notify smtp.Notify
 	orcpt  string
+	since  bool   // RRVS was given
 	action string // what a notification of success says of it; "" when the queue will say it
 }
 
@@ -58,7 +60,7 @@ func (t *Transaction) Abort() {
 		t.spool.free()
 		t.spool = nil
 	}
-	t.begun, t.mail = false, smtp.Mail{}
+	t.begun, t.mail, t.terms = false, smtp.Mail{}, terms{}
 	t.rcpts, t.locals, t.accounts = nil, nil, nil
 	t.remotes, t.elsewhere, t.forwards, t.direct = nil, nil, nil, false
 }
@@ -67,7 +69,7 @@ func (t *Transaction) Abort() {
 func (t *Transaction) user() bool { return t.peer.Identity != nil && !t.internal }
 
 // Mail holds the rules for the sender. Refusals: 503 out of order, 530 on submission without signing in, 552 5.3.4 too
-// large, 452 4.3.1 no room, 553 5.7.1 not the user's own address, 451 4.3.0 the directory failed.
+// large, 452 4.3.1 no room, 553 5.7.1 not the user's own address, 451 4.3.0 the directory failed, and those of setTerms.
 func (t *Transaction) Mail(ctx context.Context, m smtp.Mail) error {
 	switch {
 	case t.begun:
@@ -89,6 +91,9 @@ func (t *Transaction) Mail(ctx context.Context, m smtp.Mail) error {
 			return smtp.Errorf(553, "5.7.1", "<%s> is not an address of yours to send as", m.From)
 		}
 	}
+	if err := t.setTerms(&m); err != nil {
+		return err
+	}
 	t.begun, t.mail = true, m
 	return nil
 }
@@ -104,12 +109,12 @@ func (t *Transaction) directoryFailed(err error, a address.Address) *smtp.Reply 
 
 // Rcpt holds the rules for one recipient. Refusals: 503 out of order, 452 4.5.3 too many, 550 5.7.1 no relaying, 550
 // 5.1.1 no such mailbox, 550 5.2.1 suspended, 452 4.2.2 over quota, 552 5.2.2 larger than the whole quota, 553 5.6.7 needs
-// SMTPUTF8, 451 4.3.0 the directory or the store failed.
+// SMTPUTF8, 550 5.7.17 and 5.7.18 another owner than asked for, 451 4.3.0 the directory or the store failed.
 func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 	if !t.begun || t.spool != nil {
 		return replyOrder
 	}
-	if len(t.rcpts) >= t.set.Recipients || len(t.locals)+len(t.remotes) >= t.in.limits.Targets {
+	if len(t.rcpts) >= t.set.Recipients || len(t.locals)+len(t.remotes) >= t.in.limits.Targets || !t.domainsLeft(r.To) {
 		return smtp.Errorf(452, "4.5.3", "too many recipients: send the rest in another message")
 	}
 	route, err := t.in.opts.Routing.Route(ctx, r.To)
@@ -118,6 +123,9 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 	}
 	switch route.Status {
 	case directory.OK:
+		if refusal := t.validSince(r.To, route, r.ValidSince.Since); refusal != nil {
+			return refusal
+		}
 		err = t.quota(ctx, route)
 	case directory.NotLocal:
 		err = t.mayRelay(&r)
@@ -193,7 +201,7 @@ func (t *Transaction) quota(ctx context.Context, route routing.Route) error {
 // accept adds a recipient and its targets. An account or address gets one copy however often it is named, also through
 // aliases: many recipients that lead to one address must not multiply its mail.
 func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
-	rc := recipient{to: r.To, notify: r.Notify, orcpt: r.ORcpt}
+	rc := recipient{to: r.To, notify: r.Notify, orcpt: r.ORcpt, since: !r.ValidSince.IsZero()}
 	notify := r.Notify
 	// A group is where the sender's interest in success ends (RFC 3461, section 5.2.7): the expansion is reported.
 	if len(route.Targets) > 1 {
@@ -203,6 +211,14 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 				notify = smtp.NotifyNever
 			}
 		}
+	}
+	if !t.terms.hold.IsZero() && route.Status == directory.OK { // where it leads is found when it is released
+		rc.action = ""
+		t.addRemote(r.To, store.QueueRecipient{
+			To: r.To.String(), Domain: store.LocalDestination, Notify: uint8(r.Notify), ORcpt: r.ORcpt, ValidSince: r.ValidSince.String(),
+		})
+		t.rcpts = append(t.rcpts, rc)
+		return
 	}
 	leaves := false
 	for _, target := range route.Targets {
@@ -219,6 +235,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 		t.tellRoute(r.To.String(), target.Remote.String())
 		t.addRemote(target.Remote, store.QueueRecipient{
 			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
+			ValidSince: onwards(r, route),
 		})
 	}
 	switch {
@@ -240,6 +257,15 @@ func originalRecipient(r smtp.Rcpt, route routing.Route) string {
 		return "rfc822;" + r.To.String()
 	}
 	return "utf-8;" + r.To.String()
+}
+
+// onwards is the RRVS that goes on. An address of ours that leads elsewhere was checked here: where it leads is its owner's
+// choice (RFC 7293, section 5.4).
+func onwards(r smtp.Rcpt, route routing.Route) string {
+	if route.Status != directory.NotLocal {
+		return ""
+	}
+	return r.ValidSince.String()
 }
 
 func (t *Transaction) addRemote(to address.Address, q store.QueueRecipient) {

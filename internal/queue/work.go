@@ -121,6 +121,10 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 	if len(decided) > 0 {
 		q.report(ctx, domain, m, decided)
 	}
+	if len(open) > 0 && tooLate(m, q.o.Clock()) {
+		q.settle(ctx, domain, m, open, overdueResults(len(open)), 0)
+		return link
+	}
 	if len(open) == 0 {
 		return link
 	}
@@ -147,9 +151,12 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 	}
 	out := &transport.Message{
 		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, Content: whole,
+		DeliverBy: m.DeliverBy, By: smtp.ParseByLetters(m.ByMode), Priority: m.Priority,
 	}
 	for _, r := range open {
-		out.Recipients = append(out.Recipients, transport.Recipient{To: r.To, Notify: smtp.Notify(r.Notify), ORcpt: r.ORcpt})
+		out.Recipients = append(out.Recipients, transport.Recipient{
+			To: r.To, Notify: smtp.Notify(r.Notify), ORcpt: r.ORcpt, ValidSince: r.ValidSince,
+		})
 	}
 	began := q.o.Clock()
 	actx, cancel := context.WithTimeout(alive, q.p.Lease*2/3) // the lease must outlast the attempt
@@ -265,7 +272,8 @@ func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipie
 	notify := smtp.Notify(r.Notify)
 	switch {
 	case tr.Status == transport.Delivered:
-		if notify&smtp.NotifySuccess != 0 && !tr.Notifies && m.From != "" {
+		asked := notify&smtp.NotifySuccess != 0 && !tr.Notifies || tr.Relayed && notify != smtp.NotifyNever
+		if asked && m.From != "" {
 			res.Outcome = store.QueueRelayed
 		} else {
 			res.Done = true
@@ -276,7 +284,7 @@ func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipie
 	case !now.Before(m.Expires) && q.mayExpire(now):
 		res.Outcome = store.QueueExpired
 	default:
-		res.NextAttempt = now.Add(q.backoff(r.Attempts))
+		res.NextAttempt = nextTry(m, now, now.Add(q.backoff(r.Attempts)))
 		return res
 	}
 	if m.From == "" || notify&smtp.NotifyNever != 0 || (notify != smtp.NotifyDefault && notify&smtp.NotifyFailure == 0) {
@@ -300,7 +308,7 @@ func verdict(tr *transport.Result) bounce.Verdict {
 // isLate tells whether the sender is to be told that a recipient still waits (RFC 3461, section 4.1: DELAY).
 func (q *Queue) isLate(m *store.QueueMessage, r store.QueueRecipient, now time.Time) bool {
 	notify := smtp.Notify(r.Notify)
-	return q.p.DelayWarning > 0 && !r.DelayWarned && m.From != "" && now.Sub(m.Created) >= q.p.DelayWarning &&
+	return !r.DelayWarned && m.From != "" && q.overdue(m, now) &&
 		(notify == smtp.NotifyDefault || notify&smtp.NotifyDelay != 0)
 }
 

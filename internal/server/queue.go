@@ -13,7 +13,7 @@ import (
 func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metrics) (*queue.Queue, error) {
 	t := s.cfg.Transport
 	q, err := queue.New(queue.Options{
-		Store: s.state.Store, Transport: queue.Over(out), Injector: queue.Through(in), Hostname: s.cfg.Hostname,
+		Store: s.state.Store, Transport: queue.WithLocal(queue.Over(out), in, time.Now), Injector: queue.Through(in), Hostname: s.cfg.Hostname,
 		Node: s.state.Store.Node(),
 		Policy: queue.Policy{
 			RetryMin: t.FirstRetry.Std(), RetryMax: t.MaxRetry.Std(), DelayWarning: t.WarnAfter.Std(),

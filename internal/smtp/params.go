@@ -40,51 +40,87 @@ func ParseMail(args []byte) (Mail, *Reply) {
 	return m, nil
 }
 
+// mailParam is a row of the table of MAIL's parameters. What set is given and returns are values, so that nothing of a
+// command is left to the garbage collector.
+type mailParam struct {
+	param string
+	bare  bool                                    // takes no value; the others need one
+	set   func(m Mail, value string) (Mail, bool) // false: the value is not valid
+}
+
+var mailParams = []mailParam{
+	{param: "SIZE", set: func(m Mail, v string) (_ Mail, ok bool) { // RFC 1870, section 3: up to 20 digits
+		m.Size, ok = parseSize(v)
+		return m, ok
+	}},
+	{param: "BODY", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.Body, ok = parseBody(v)
+		return m, ok
+	}},
+	{param: "SMTPUTF8", bare: true, set: func(m Mail, _ string) (Mail, bool) {
+		m.UTF8 = true
+		return m, true
+	}},
+	{param: "RET", set: func(m Mail, v string) (Mail, bool) {
+		m.Ret = strings.ToUpper(v)
+		return m, m.Ret == "FULL" || m.Ret == "HDRS"
+	}},
+	{param: "ENVID", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.EnvID, ok = DecodeXtext(v)
+		return m, ok && m.EnvID != "" && len(m.EnvID) <= maxEnvID && isPrintable(m.EnvID)
+	}},
+	{param: "AUTH", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.AuthSent, ok = DecodeXtext(v)
+		return m, ok && m.AuthSent != "" && len(m.AuthSent) <= maxORcpt
+	}},
+	{param: "BY", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.By, ok = parseDeliverBy(v)
+		return m, ok
+	}},
+	{param: "HOLDFOR", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.HoldFor, ok = parseHoldFor(v)
+		return m, ok && m.HoldUntil.IsZero()
+	}},
+	{param: "HOLDUNTIL", set: func(m Mail, v string) (_ Mail, ok bool) {
+		m.HoldUntil, ok = ParseTime(v)
+		return m, ok && m.HoldFor == 0
+	}},
+	{param: "MT-PRIORITY", set: func(m Mail, v string) (Mail, bool) {
+		m.Priority, m.HasPriority = ParsePriority(v)
+		return m, m.HasPriority
+	}},
+}
+
 func (m *Mail) set(p param) *Reply {
-	switch p.name {
-	case "SIZE": // RFC 1870, section 3: up to 20 digits
-		n, ok := parseSize(p.value)
+	for i := range mailParams {
+		row := &mailParams[i]
+		if row.param != p.name {
+			continue
+		}
+		if row.bare == p.hasValue {
+			return badParam(p.name)
+		}
+		next, ok := row.set(*m, p.value)
 		if !ok {
 			return badParam(p.name)
 		}
-		m.Size = n
-	case "BODY":
-		switch strings.ToUpper(p.value) {
-		case "7BIT":
-			m.Body = Body7Bit
-		case string(Body8Bit):
-			m.Body = Body8Bit
-		case string(BodyBinary):
-			m.Body = BodyBinary
-		default:
-			return badParam(p.name)
-		}
-	case "SMTPUTF8":
-		if p.hasValue {
-			return badParam(p.name)
-		}
-		m.UTF8 = true
-	case "RET":
-		m.Ret = strings.ToUpper(p.value)
-		if m.Ret != "FULL" && m.Ret != "HDRS" {
-			return badParam(p.name)
-		}
-	case "ENVID":
-		id, ok := DecodeXtext(p.value)
-		if !ok || id == "" || len(id) > maxEnvID || !isPrintable(id) {
-			return badParam(p.name)
-		}
-		m.EnvID = id
-	case "AUTH":
-		who, ok := DecodeXtext(p.value)
-		if !ok || who == "" || len(who) > maxORcpt {
-			return badParam(p.name)
-		}
-		m.AuthSent = who
-	default:
-		return Errorf(555, "5.5.4", "unknown parameter of MAIL")
+		*m = next
+		return nil
 	}
-	return nil
+	return UnknownMailParam()
+}
+
+// UnknownMailParam refuses a parameter that MAIL doesn't have, or not here.
+func UnknownMailParam() *Reply { return Errorf(555, "5.5.4", "unknown parameter of MAIL") }
+
+func parseBody(value string) (BodyType, bool) {
+	switch body := BodyType(strings.ToUpper(value)); body {
+	case "7BIT":
+		return Body7Bit, true
+	case Body8Bit, BodyBinary:
+		return body, true
+	}
+	return Body7Bit, false
 }
 
 // ParseRcpt reads what follows "RCPT". "<postmaster>" without a domain gives a Domain of "". Whether UTF-8 was allowed
@@ -111,24 +147,41 @@ func ParseRcpt(args []byte) (Rcpt, *Reply) {
 	return r, nil
 }
 
+// rcptParam is a row of the table of RCPT's parameters; all need a value.
+type rcptParam struct {
+	param string
+	set   func(r Rcpt, value string) (Rcpt, bool)
+}
+
+var rcptParams = []rcptParam{
+	{param: "NOTIFY", set: func(r Rcpt, v string) (_ Rcpt, ok bool) {
+		r.Notify, ok = parseNotify(v)
+		return r, ok
+	}},
+	{param: "ORCPT", set: func(r Rcpt, v string) (_ Rcpt, ok bool) {
+		r.ORcpt, ok = parseORcpt(v)
+		return r, ok
+	}},
+	{param: "RRVS", set: func(r Rcpt, v string) (_ Rcpt, ok bool) {
+		r.ValidSince, ok = ParseValidSince(v)
+		return r, ok
+	}},
+}
+
 func (r *Rcpt) set(p param) *Reply {
-	switch p.name {
-	case "NOTIFY":
-		n, ok := parseNotify(p.value)
-		if !ok {
+	for i := range rcptParams {
+		row := &rcptParams[i]
+		if row.param != p.name {
+			continue
+		}
+		next, ok := row.set(*r, p.value)
+		if !p.hasValue || !ok {
 			return badParam(p.name)
 		}
-		r.Notify = n
-	case "ORCPT":
-		orcpt, ok := parseORcpt(p.value)
-		if !ok {
-			return badParam(p.name)
-		}
-		r.ORcpt = orcpt
-	default:
-		return Errorf(555, "5.5.4", "unknown parameter of RCPT")
+		*r = next
+		return nil
 	}
-	return nil
+	return Errorf(555, "5.5.4", "unknown parameter of RCPT")
 }
 
 func badParam(name string) *Reply {

@@ -1,12 +1,13 @@
 // Package smtp is the vocabulary of SMTP: replies with enhanced status codes, paths, and the parameters of MAIL and
-// RCPT (RFC 5321, 3463, 3461, 1870, 6152, 6531, 3030). Pure functions over bytes: the server's sessions, the intake,
-// the queue and the client speak in these types. It opens no connection.
+// RCPT (RFC 5321, 3463, 3461, 1870, 6152, 6531, 3030, 2852, 4865, 6710, 7293). Pure functions over bytes: the server's
+// sessions, the intake, the queue and the client speak in these types. It opens no connection.
 package smtp
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"waxwing/internal/address"
@@ -170,6 +171,12 @@ type Mail struct {
 	Ret      string // DSN: "", FULL or HDRS; RFC 3461, section 4.3
 	EnvID    string // DSN: decoded xtext, at most 100 octets
 	AuthSent string // AUTH=, kept and never believed; RFC 4954, section 5
+
+	By          DeliverBy     // RFC 2852
+	HoldFor     time.Duration // FUTURERELEASE; RFC 4865: one of the two
+	HoldUntil   time.Time
+	Priority    int // MT-PRIORITY; RFC 6710
+	HasPriority bool
 }
 
 // Rcpt is what a RCPT command said.
@@ -177,6 +184,8 @@ type Rcpt struct {
 	To     address.Address
 	Notify Notify // DSN; RFC 3461, section 4.1
 	ORcpt  string // DSN: "rfc822;addr" decoded, "" when not given
+
+	ValidSince ValidSince // RRVS
 }
 
 // Notify is the set of conditions under which a sender wants a DSN.

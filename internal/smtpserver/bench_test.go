@@ -16,6 +16,7 @@ type null struct{}
 
 func (null) MaxSize() int64                { return 1 << 25 }
 func (null) MaxRecipients() int            { return 100 }
+func (null) Offer() intake.Offer           { return intake.Offer{} }
 func (null) Begin(intake.Peer) Transaction { return nullTransaction{} }
 
 type nullTransaction struct{}

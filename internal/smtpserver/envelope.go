@@ -1,6 +1,7 @@
 package smtpserver
 
 import (
+	"strconv"
 	"unicode/utf8"
 
 	"waxwing/internal/guard"
@@ -37,6 +38,10 @@ func (s *session) cmdMail(args []byte) error {
 	}
 	s.txBegun = s.srv.opts.Clock()
 	s.noteSender()
+	if p := s.srv.opts.Intake.Offer().PriorityFor(s.identity != nil, m.Priority); p < m.Priority { // RFC 6710, section 4.1
+		s.say(250, "2.3.6", "sender ok, with priority "+strconv.Itoa(p))
+		return nil
+	}
 	s.say(250, "2.1.0", "sender ok")
 	return nil
 }

@@ -147,10 +147,17 @@ func (s *session) cmdVrfy(args []byte) error {
 	return nil
 }
 
+// cmdOff answers what this server never does: to show the members of a list (EXPN; RFC 5321, section 7.3), and to send what
+// waits for somebody to whoever says that name (ETRN, RFC 1985; TURN).
+func (s *session) cmdOff([]byte) error {
+	s.say(502, "5.5.1", "that command is turned off here")
+	return nil
+}
+
 func (s *session) cmdHelp([]byte) error {
 	var verbs []string
 	for i := range commands {
-		if commands[i].in(s) {
+		if commands[i].in(s) && !commands[i].off {
 			verbs = append(verbs, commands[i].verb)
 		}
 	}

@@ -53,6 +53,9 @@ func newRecorder() *recorder { return &recorder{max: 10_000, maxRcpts: 5} }
 
 func (r *recorder) MaxSize() int64     { return r.max }
 func (r *recorder) MaxRecipients() int { return r.maxRcpts }
+func (r *recorder) Offer() intake.Offer {
+	return intake.Offer{Hold: time.Hour, Domains: 3, Priority: 4}
+}
 
 func (r *recorder) Begin(p intake.Peer) Transaction {
 	r.mu.Lock()

@@ -3,8 +3,8 @@
 // sent by whom to whom is decided by intake, who somebody is by auth.
 //
 // Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034, 3463),
-// CHUNKING and BINARYMIME (3030), DSN (3461), STARTTLS (3207), AUTH (4954), LIMITS (9422), and XCLIENT for trusted
-// proxies. It delivers nothing itself, and it has no LMTP.
+// CHUNKING and BINARYMIME (3030), DSN (3461), DELIVERBY (2852), FUTURERELEASE (4865), MT-PRIORITY (6710), RRVS (7293),
+// STARTTLS (3207), AUTH (4954), LIMITS (9422), and XCLIENT for trusted proxies. It delivers nothing itself, and it has no LMTP.
 //
 // A message that is answered with 250 is committed. Only CRLF.CRLF ends a message; one with a bare CR or LF is refused
 // as a whole after its true end. BINARYMIME, which comes in counted chunks and can't be cut short by its content, may
@@ -49,6 +49,7 @@ type Intake interface {
 	Begin(p intake.Peer) Transaction
 	MaxSize() int64     // octets of one message, for SIZE
 	MaxRecipients() int // recipients of one message, for LIMITS
+	Offer() intake.Offer
 }
 
 // Transaction is one message on its way in. Its errors are *smtp.Reply where the peer is to be told something; any

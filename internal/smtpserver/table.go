@@ -3,6 +3,9 @@ package smtpserver
 import (
 	"fmt"
 	"strings"
+	"time"
+
+	"waxwing/internal/smtp"
 )
 
 // need is what must be true before a command is run.
@@ -23,6 +26,7 @@ type command struct {
 	needs  need
 	noArgs bool
 	idle   bool                                // has no effect on mail: counted
+	off    bool                                // known, and never done here
 	when   func(s *session) bool               // nil: always; where false the verb is unknown
 	ehlo   func(s *session) (string, bool)     // its keyword, nil for none
 	run    func(s *session, args []byte) error // an error is fatal
@@ -47,6 +51,9 @@ func init() {
 		{verb: "RSET", noArgs: true, idle: true, run: (*session).cmdRset},
 		{verb: "NOOP", idle: true, run: (*session).cmdNoop},
 		{verb: "VRFY", idle: true, run: (*session).cmdVrfy},
+		{verb: "EXPN", idle: true, off: true, run: (*session).cmdOff},
+		{verb: "ETRN", idle: true, off: true, run: (*session).cmdOff},
+		{verb: "TURN", idle: true, off: true, run: (*session).cmdOff},
 		{verb: "HELP", idle: true, run: (*session).cmdHelp},
 		{verb: "QUIT", noArgs: true, run: (*session).cmdQuit},
 	}
@@ -61,8 +68,23 @@ var extensions = []func(s *session) (string, bool){
 	keyword("SMTPUTF8", nil),
 	keyword("DSN", nil),
 	keyword("ENHANCEDSTATUSCODES", nil),
+	func(s *session) (string, bool) { // RFC 2852
+		return fmt.Sprintf("DELIVERBY %d", int(smtp.MinDeliverBy/time.Second)), true
+	},
+	func(s *session) (string, bool) { // RFC 4865
+		hold := s.srv.opts.Intake.Offer().Hold
+		until := s.srv.opts.Clock().Add(hold)
+		return fmt.Sprintf("FUTURERELEASE %d %s", int64(hold/time.Second), smtp.FormatTime(until)), onSubmission(s) && hold > 0
+	},
+	keyword("MT-PRIORITY", nil),
+	keyword("RRVS", nil),
 	func(s *session) (string, bool) { // RFC 9422
-		return fmt.Sprintf("LIMITS MAILMAX=%d RCPTMAX=%d", s.srv.limits.Messages, s.srv.opts.Intake.MaxRecipients()), true
+		in := s.srv.opts.Intake
+		text := fmt.Sprintf("LIMITS MAILMAX=%d RCPTMAX=%d", s.srv.limits.Messages, in.MaxRecipients())
+		if n := in.Offer().Domains; n > 0 {
+			text += fmt.Sprintf(" RCPTDOMAINMAX=%d", n)
+		}
+		return text, true
 	},
 }
 

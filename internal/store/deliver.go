@@ -22,49 +22,91 @@ func shardOf(acct AccountID) uint32 { return uint32(acct) ^ uint32(acct>>16) }
 // Deliver commits everything that one accepted message changes: an entry in each local mailbox and the rows of the queue.
 // It returns when the octets and the rows are on stable storage.
 func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
-	shard := uint32(0)
-	if len(d.Local) > 0 {
-		shard = shardOf(d.Local[0].Account)
-	} else if d.Queue != nil {
-		shard = shardOf(d.Queue.Account)
-	} else {
+	parts := d.parts()
+	if len(parts) == 0 {
 		return Delivered{}, nil
 	}
 	s.domains.refresh(ctx)
-	content, err := s.settle(ctx, shard, d.Content, d.Content.Size() >= lookFrom)
-	if err != nil {
-		return Delivered{}, fmt.Errorf("store: deliver: %w", err)
-	}
-	summary := appendSummary(nil, &d.Summary)
-	var out Delivered
-	err = s.withContents(ctx, []*settled{content}, func(tx *Tx) error {
-		out = Delivered{Local: make([]Placed, len(d.Local))}
-		if err := tx.admit(&d); err != nil {
-			return err
-		}
-		refs := int64(len(accountsOf(d.Local)))
-		if d.Queue != nil {
-			refs++
-		}
-		blobID, err := tx.blobRow(content, refs)
+	contents := make([]*settled, 0, len(parts))
+	summaries := make([][]byte, len(parts))
+	for i, p := range parts {
+		content, err := s.settle(ctx, p.shard(), p.Content, p.Content.Size() >= lookFrom)
 		if err != nil {
-			return err
+			s.settleAll(contents, err)
+			return Delivered{}, fmt.Errorf("store: deliver: %w", err)
 		}
-		if err := tx.deliverLocal(&d, summary, blobID, out.Local); err != nil {
-			return err
-		}
-		if d.Queue != nil {
-			if out.Queue, err = enqueue(tx, d.Queue, blobID); err != nil {
-				return fmt.Errorf("queue: %w", err)
+		contents = append(contents, content)
+		summaries[i] = appendSummary(nil, &p.Summary)
+	}
+	var out Delivered
+	err := s.withContents(ctx, contents, func(tx *Tx) error {
+		out = Delivered{}
+		for i, p := range parts {
+			done, err := tx.deliver(p, contents[i], summaries[i])
+			if err != nil {
+				return err
 			}
-			tx.NotifyQueue()
+			if p == &d {
+				done.Also, out = out.Also, done
+			} else {
+				out.Also = append(out.Also, done)
+			}
 		}
-		return tx.trace(d.Trace)
+		return nil
 	})
 	if err != nil {
 		return Delivered{}, fmt.Errorf("store: deliver: %w", err)
 	}
 	return out, nil
+}
+
+// parts are the messages of a delivery that go anywhere.
+func (d *Delivery) parts() []*Delivery {
+	list := make([]*Delivery, 0, 1+len(d.Also))
+	for i := -1; i < len(d.Also); i++ {
+		p := d
+		if i >= 0 {
+			p = &d.Also[i]
+		}
+		if len(p.Local) > 0 || p.Queue != nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// shard chooses the writer of the blob store.
+func (d *Delivery) shard() uint32 {
+	if len(d.Local) > 0 {
+		return shardOf(d.Local[0].Account)
+	}
+	return shardOf(d.Queue.Account)
+}
+
+// deliver makes the rows of one message.
+func (tx *Tx) deliver(d *Delivery, content *settled, summary []byte) (Delivered, error) {
+	out := Delivered{Local: make([]Placed, len(d.Local))}
+	if err := tx.admit(d); err != nil {
+		return out, err
+	}
+	refs := int64(len(accountsOf(d.Local)))
+	if d.Queue != nil {
+		refs++
+	}
+	blobID, err := tx.blobRow(content, refs)
+	if err != nil {
+		return out, err
+	}
+	if err := tx.deliverLocal(d, summary, blobID, out.Local); err != nil {
+		return out, err
+	}
+	if d.Queue != nil {
+		if out.Queue, err = enqueue(tx, d.Queue, blobID); err != nil {
+			return out, fmt.Errorf("queue: %w", err)
+		}
+		tx.NotifyQueue()
+	}
+	return out, tx.trace(d.Trace)
 }
 
 // accountsOf returns the accounts of some entries, each once and with the number of its entries.

@@ -27,16 +27,22 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 	if created.IsZero() {
 		created = tx.Now()
 	}
+	first := created // when it may be tried
+	if m.HoldUntil.After(first) {
+		first = m.HoldUntil
+	}
 	expires := m.Expires
 	if expires.IsZero() {
-		expires = created.Add(queueLifetime)
+		expires = first.Add(queueLifetime)
 	}
 	var id QueueID
 	err := tx.QueryRow(`INSERT INTO queue_message
-		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id`,
+		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority,
+			hold_until, deliver_by, by_mode)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id`,
 		m.Account, m.TraceID, m.From, m.Body, boolInt(m.UTF8), m.Ret, m.EnvID, m.Prefix, m.Size,
-		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID, m.Priority).Scan(&id)
+		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID, m.Priority,
+		millis(m.HoldUntil), millis(m.DeliverBy), m.ByMode).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("store: enqueue message: %w", err)
 	}
@@ -47,8 +53,8 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 		if r.Domain == "" || r.To == "" {
 			return 0, fmt.Errorf("store: enqueue: recipient %q without a destination", r.To)
 		}
-		next := created
-		if !r.NextAttempt.IsZero() {
+		next := first
+		if r.NextAttempt.After(first) {
 			next = r.NextAttempt
 		}
 		to := waitingFor{r.Domain, laneOf(m.Priority, tx.s.volumes.add(sender, tx.Now()))}
@@ -58,9 +64,10 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 		} else if d, ok := due[to]; !ok || next.UnixMilli() < d {
 			due[to] = next.UnixMilli()
 		}
-		if _, err := tx.Exec(`INSERT INTO queue_recipient (message_id, rcpt, domain, lane, notify, orcpt, state, next_attempt, held_for)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			id, r.To, r.Domain, to.lane, r.Notify, r.ORcpt, string(state), next.UnixMilli(), r.HeldFor); err != nil {
+		if _, err := tx.Exec(`INSERT INTO queue_recipient
+			(message_id, rcpt, domain, lane, notify, orcpt, state, next_attempt, held_for, valid_since)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			id, r.To, r.Domain, to.lane, r.Notify, r.ORcpt, string(state), next.UnixMilli(), r.HeldFor, r.ValidSince); err != nil {
 			return 0, fmt.Errorf("store: enqueue recipient: %w", err)
 		}
 	}
@@ -434,11 +441,13 @@ func (s *Store) QueueGrace(ctx context.Context, until time.Time) error {
 	})
 }
 
-// QueueRebase repairs the schedule after the clock was set back: whatever would be due after limit is due at limit.
+// QueueRebase repairs the schedule after the clock was set back: whatever would be due after limit is due at limit, but
+// for messages whose senders want them held until later.
 func (s *Store) QueueRebase(ctx context.Context, limit time.Time) error {
 	return s.Write(ctx, func(tx *Tx) error {
 		for _, query := range []string{
-			`UPDATE queue_recipient SET next_attempt = $1 WHERE state = 'waiting' AND next_attempt > $1`,
+			`UPDATE queue_recipient SET next_attempt = $1 WHERE state = 'waiting' AND next_attempt > $1
+				AND NOT EXISTS (SELECT 1 FROM queue_message m WHERE m.id = message_id AND m.hold_until > $1)`,
 			`UPDATE queue_recipient SET lease_until = $1 WHERE state = 'leased' AND lease_until > $1`,
 			`UPDATE queue_destination SET not_before = $1 WHERE not_before > $1`,
 			`UPDATE queue_destination SET due = $1 WHERE due > $1`,
@@ -449,6 +458,14 @@ func (s *Store) QueueRebase(ctx context.Context, limit time.Time) error {
 		}
 		return nil
 	})
+}
+
+// millis is a moment as a column has it, 0 for none.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
 }
 
 func boolInt(b bool) int {

@@ -290,26 +290,28 @@ func withMessages(tx *Tx, recipients []leasedRecipient, out *QueueTaken) ([]Queu
 	return messages, nil
 }
 
-const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority`
+const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority,
+	hold_until, deliver_by, by_mode`
 
 // scanMessage reads one row; ErrCorrupt when it is missing or holds values that no writer of ours wrote.
 func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
 	var m QueueMessage
 	var utf8 int
-	var created, expires int64
+	var created, expires, hold, by int64
 	err := row.Scan(&m.Account, &m.ID, &m.TraceID, &m.From, &m.Body, &utf8, &m.Ret, &m.EnvID, &m.Prefix, &m.Size,
-		&created, &expires, &m.Description, &m.Blob, &m.Priority)
+		&created, &expires, &m.Description, &m.Blob, &m.Priority, &hold, &by, &m.ByMode)
 	if err != nil {
 		return m, rowError(err)
 	}
 	m.UTF8 = utf8 != 0
 	m.Created, m.Expires = time.UnixMilli(created), time.UnixMilli(expires)
+	m.HoldUntil, m.DeliverBy = moment(hold), moment(by)
 	return m, nil
 }
 
 const recipientColumns = `id, message_id, rcpt, domain, notify, orcpt, state, attempts, next_attempt, lease_until, outcome,
 	last_error, last_status, last_host, last_attempt, first_attempt, delay_warned, lease_token,
-	lane, category, provider, pool, held_for`
+	lane, category, provider, pool, held_for, valid_since`
 
 // scanRecipients reads rows of recipients. Those that can't be read are told apart by their ids; the rest stands.
 func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []RecipientID, err error) {
@@ -320,9 +322,9 @@ func scanRecipients(rows *sql.Rows) (good []leasedRecipient, damaged []Recipient
 		var warned int
 		err := rows.Scan(&r.ID, &r.message, &r.To, &r.Domain, &r.Notify, &r.ORcpt, &r.State, &r.Attempts, &next, &lease,
 			&r.Outcome, &r.LastError, &r.LastStatus, &r.LastHost, &last, &first, &warned, &r.Lease,
-			&r.Lane, &r.Category, &r.Provider, &r.Pool, &r.HeldFor)
+			&r.Lane, &r.Category, &r.Provider, &r.Pool, &r.HeldFor, &r.ValidSince)
 		if err != nil {
-			var skip [22]any
+			var skip [23]any
 			dest := []any{&r.ID}
 			for i := range skip {
 				dest = append(dest, &skip[i])

@@ -8,6 +8,9 @@ type (
 	RecipientID int64
 )
 
+// LocalDestination is the destination of recipients here whose message was held back. No domain has this name.
+const LocalDestination = ".local"
+
 // QueueMessage is one message on its way out: a row, with a row for each recipient.
 type QueueMessage struct {
 	ID          QueueID
@@ -22,7 +25,10 @@ type QueueMessage struct {
 	Prefix      []byte    // header fields set before the stored bytes when it is sent (signatures), CRLF-ended
 	Size        int64
 	Created     time.Time
-	Expires     time.Time // Created and five days when zero
+	Expires     time.Time // Created, or HoldUntil, and five days when zero
+	HoldUntil   time.Time // FUTURERELEASE: nothing is tried before; zero for none
+	DeliverBy   time.Time // DELIVERBY: when it is late; zero for none
+	ByMode      string    // letters of DELIVERBY: N, NT, R or RT, "" for none
 	Priority    int       // -9 to 9, RFC 6710
 	Recipients  []QueueRecipient
 	Description string // Subject for `queue list`, shortened; may be empty by policy
@@ -55,6 +61,7 @@ type QueueRecipient struct {
 	Domain       string // destination under which it is scheduled: A-labels, lower case
 	Notify       uint8  // smtp.Notify
 	ORcpt        string
+	ValidSince   string // RRVS with its letter as RCPT has it, "" for none
 	State        QueueState
 	Attempts     int
 	NextAttempt  time.Time

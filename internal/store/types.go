@@ -119,12 +119,14 @@ type Delivery struct {
 	Local   []NewEntry
 	Queue   *QueueMessage // remote recipients, nil for none
 	Trace   TraceRow      // what led here; zero for nothing
+	Also    []Delivery    // further messages of the same transaction, each without Also: notifications, copies
 }
 
 // Delivered says what a Delivery made.
 type Delivered struct {
 	Local []Placed // in the order of Delivery.Local
 	Queue QueueID  // 0 without remote recipients
+	Also  []Delivered
 }
 
 // Placed is where a message came to stand.

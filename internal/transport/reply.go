@@ -134,7 +134,9 @@ type extensions struct {
 	sized                                                       bool
 	size                                                        int64 // 0: no limit stated
 	auth                                                        []string
-	mailMax, rcptMax                                            int // LIMITS, 0: not stated
+	mailMax, rcptMax, rcptDomainMax                             int // LIMITS, 0: not stated
+	deliverBy, priority, rrvs                                   bool
+	minBy                                                       int64 // seconds that DELIVERBY wants at least
 }
 
 // parseEHLO reads the lines of an EHLO reply. What can't be understood is not offered.
@@ -163,6 +165,13 @@ func parseEHLO(lines []string) extensions {
 		case "SIZE":
 			x.sized = true
 			x.size = parseNumber(args, 1<<62)
+		case "DELIVERBY": // RFC 2852, section 2
+			x.deliverBy = true
+			x.minBy = parseNumber(args, 1<<40)
+		case "MT-PRIORITY":
+			x.priority = true
+		case "RRVS":
+			x.rrvs = true
 		case "AUTH":
 			x.auth = append(x.auth, strings.Fields(strings.ToUpper(args))...)
 		case "LIMITS": // RFC 9422, section 3
@@ -174,6 +183,8 @@ func parseEHLO(lines []string) extensions {
 					x.mailMax = n
 				case "RCPTMAX":
 					x.rcptMax = n
+				case "RCPTDOMAINMAX":
+					x.rcptDomainMax = n
 				}
 			}
 		}

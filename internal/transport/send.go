@@ -76,6 +76,9 @@ func (s *session) prepare(d *delivery) (*envelope, *failure) {
 	if s.ext.sized && s.ext.size > 0 && c.size > s.ext.size { // RFC 1870, section 6.1
 		return nil, permanently("MAIL", 3, 4, "the message has %d octets, the server takes %d", c.size, s.ext.size)
 	}
+	if f := s.inTime(m); f != nil {
+		return nil, f
+	}
 	eight := c.facts.eightHeader || c.facts.eightBody || c.facts.nul
 	body := smtp.Body7Bit
 	if eight {
@@ -131,23 +134,45 @@ func (s *session) addressees(d *delivery, env *envelope, body smtp.BodyType) *fa
 			}
 			utf8 = true
 		}
-		if len(env.who) == most {
+		alone, f := s.validSince(r)
+		if f != nil {
+			d.decide(i, f.result(s.host, s.addr, s.tls))
+			continue
+		}
+		if len(env.who) == most || alone && len(env.who) > 0 || !s.domainFits(env, m, r.To) {
 			break
 		}
 		env.who = append(env.who, i)
+		if alone {
+			env.before(validSinceField(r))
+			break
+		}
 	}
 	for _, i := range env.who {
 		env.rcpts = append(env.rcpts, s.rcptCommand(&m.Recipients[i], utf8))
 	}
-	env.mail = s.mailCommand(d, body, utf8)
+	env.mail = s.mailCommand(d, env, body, utf8)
 	return nil
 }
 
-func (s *session) mailCommand(d *delivery, body smtp.BodyType, utf8 bool) string {
+// domainFits tells whether the server takes one more recipient at a domain (RFC 9422: RCPTDOMAINMAX).
+func (s *session) domainFits(env *envelope, m *Message, to string) bool {
+	if s.ext.rcptDomainMax == 0 {
+		return true
+	}
+	domain := func(a string) string { return strings.ToLower(a[strings.LastIndexByte(a, '@')+1:]) }
+	seen := map[string]bool{domain(to): true}
+	for _, i := range env.who {
+		seen[domain(m.Recipients[i].To)] = true
+	}
+	return len(seen) <= s.ext.rcptDomainMax
+}
+
+func (s *session) mailCommand(d *delivery, env *envelope, body smtp.BodyType, utf8 bool) string {
 	var b strings.Builder
 	b.WriteString("MAIL FROM:<" + d.m.From + ">")
 	if s.ext.sized {
-		b.WriteString(" SIZE=" + strconv.FormatInt(d.content.size, 10))
+		b.WriteString(" SIZE=" + strconv.FormatInt(env.size, 10))
 	}
 	switch {
 	case body == smtp.BodyBinary && s.ext.binary:
@@ -158,6 +183,7 @@ func (s *session) mailCommand(d *delivery, body smtp.BodyType, utf8 bool) string
 	if utf8 {
 		b.WriteString(" SMTPUTF8")
 	}
+	s.termsOfMail(&b, d.m)
 	if s.ext.dsn {
 		if d.m.Ret == "FULL" || d.m.Ret == "HDRS" {
 			b.WriteString(" RET=" + d.m.Ret)
@@ -172,6 +198,9 @@ func (s *session) mailCommand(d *delivery, body smtp.BodyType, utf8 bool) string
 func (s *session) rcptCommand(r *Recipient, utf8 bool) string {
 	var b strings.Builder
 	b.WriteString("RCPT TO:<" + r.To + ">")
+	if r.ValidSince != "" && s.ext.rrvs {
+		b.WriteString(" RRVS=" + r.ValidSince)
+	}
 	if s.ext.dsn {
 		if n := r.Notify.Words(); n != "" {
 			b.WriteString(" NOTIFY=" + n)
@@ -335,6 +364,7 @@ func (s *session) ended(d *delivery, accepted []int, r *reply, err error) *failu
 		return f
 	}
 	res := s.resultOf("end of data", r)
+	res.Relayed = res.Status == Delivered && s.tellsRelayed(d.m)
 	if r.class() == 3 {
 		res.Message = "unexpected reply: " + r.raw
 	}

@@ -11,7 +11,7 @@
 //	results := link.Deliver(ctx, message)
 //
 // It serves RFC 5321 (client side, with the choice of hosts of section 5.1), RFC 1870, 2920, 3030, 3207, 3461, 4954,
-// 6152, 6531, 7435, 7504, 7505 and 9422.
+// 6152, 6531, 6710, 7293, 7435, 7504, 7505, 2852 and 9422.
 package transport
 
 import (
@@ -229,6 +229,9 @@ type Message struct {
 	UTF8       bool
 	Ret        string
 	EnvID      string
+	DeliverBy  time.Time      // when it is late, with By
+	By         smtp.DeliverBy // its mode and trace; Seconds count from DeliverBy
+	Priority   int            // MT-PRIORITY
 	Content    Content
 	Recipients []Recipient
 }
@@ -238,6 +241,8 @@ type Recipient struct {
 	To     string
 	Notify smtp.Notify
 	ORcpt  string
+
+	ValidSince string // RRVS, "" for none
 }
 
 // Status is what became of a recipient.
@@ -267,6 +272,8 @@ type Result struct {
 	TLS      TLSInfo
 	// Notifies tells that the server took over the DSN parameters: it sends what the sender asked for.
 	Notifies bool
+	// Relayed tells that the sender is to hear that the message went on, whatever else it asked for (DELIVERBY).
+	Relayed bool
 	// Unreachable tells that no server of the destination could be spoken to at all, or that it asked to be left alone
 	// (421): reason to let the destination rest.
 	Unreachable bool
