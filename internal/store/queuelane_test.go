@@ -11,8 +11,18 @@ import (
 func TestLanesByPriorityAndVolume(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ priority, before, want int }{
-		{0, 0, 1}, {0, 9, 1}, {0, 10, 2}, {0, 99, 2}, {0, 100, 3}, {0, 1000, 4}, {0, 10_000, 5}, {0, 10_000_000, 5},
-		{1, 10_000, laneUrgent}, {9, 0, laneUrgent}, {-1, 0, laneLow}, {-9, 10_000, laneLow},
+		{0, 0, 1},
+		{0, 9, 1},
+		{0, 10, 2},
+		{0, 99, 2},
+		{0, 100, 3},
+		{0, 1000, 4},
+		{0, 10_000, 5},
+		{0, 10_000_000, 5},
+		{1, 10_000, laneUrgent},
+		{9, 0, laneUrgent},
+		{-1, 0, laneLow},
+		{-9, 10_000, laneLow},
 	} {
 		if got := laneOf(c.priority, c.before); got != c.want {
 			t.Errorf("priority %d after %d: lane %d, want %d", c.priority, c.before, got, c.want)
