@@ -8,6 +8,7 @@ postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd
 swaks libio-socket-ssl-perl libnet-ssleay-perl
 curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3
 postgresql-15
+unbound
 python3 iproute2 bsdutils e2fsprogs mount gcc libc6-dev
 "
 

@@ -55,6 +55,7 @@ type commandLine struct {
 	Alias   aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
+	TLS     tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`
 	Backup  backupCommand  `cmd:"" help:"Make backups, prove them, and bring back what is in them."`
 	Config  configCommand  `cmd:"" help:"Show, check and change settings."`
 	Doctor  doctorCommand  `cmd:"" help:"Examine the server and what it stands on."`

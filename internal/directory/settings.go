@@ -17,6 +17,7 @@ import (
 	"waxwing/internal/backup"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
+	"waxwing/internal/tlspolicy"
 )
 
 // Settings are the settings of the whole server at one version. The version counts the changes of domains, accounts and
@@ -46,6 +47,7 @@ type Settings struct {
 	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
 	ScrubRate     int64 // octets a second that the scrub reads; 0: none
 
+	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
 	TraceDays     int    // for which it is kept what became of messages; 0: for ever
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 
@@ -171,6 +173,10 @@ var settingDefs = []settingDef{
 	{"retention.trash_days", "days after which messages leave the folder for deleted mail; 0: never", func(s *Settings) any { return &s.TrashDays }, func(s *Settings) string { return someDays(s.TrashDays) }},
 	{"scrub.rate", "octets a second at which all stored mail is read again and again to find damage; 0: not at all", func(s *Settings) any { return &s.ScrubRate }, func(s *Settings) string {
 		return allowed(s.ScrubRate == 0 || s.ScrubRate >= 64<<10 && s.ScrubRate <= 1<<30, "0 (not at all) or 65536 (64 KiB) to 1073741824 (1 GiB)")
+	}},
+	{"tls.policies", "how connections to other servers must be protected, by the recipient's domain: entries like bank.example dane-only, separated by ; (see waxwing tls policy)", func(s *Settings) any { return &s.TLSPolicies }, func(s *Settings) string {
+		_, err := tlspolicy.Parse(s.TLSPolicies)
+		return allowed(err == nil, "entries of a domain and a level (auto, none, may, encrypt, verify, secure, dane, dane-only), separated by ;")
 	}},
 	{"trace.days", "days for which it is kept what became of each message; 0: for ever", func(s *Settings) any { return &s.TraceDays }, func(s *Settings) string { return someDays(s.TraceDays) }},
 	{"trace.subjects", "what traces have of subjects: off, hash (equal subjects are seen to be equal) or full", func(s *Settings) any { return &s.TraceSubjects }, func(s *Settings) string {

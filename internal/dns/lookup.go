@@ -145,7 +145,7 @@ func (r *Resolver) IP(ctx context.Context, name string) (IPs, error) {
 	out := IPs{Answer: Answer{Secure: true, TTL: maxTTL}}
 	for _, h := range []half{v6, v4} {
 		if h.err != nil && Temporary(h.err) {
-			out.Secure, out.TTL = false, 0
+			out.TTL = 0 // what did answer is as secure as it is: a failure must not make an insecure host of a secure one
 			continue
 		}
 		out.Secure = out.Secure && h.ans.Secure
@@ -252,6 +252,17 @@ func (r *Resolver) TLSA(ctx context.Context, name string) (TLSAs, error) {
 		out.Records = append(out.Records, TLSA{Usage: t.Usage, Selector: t.Selector, Matching: t.MatchingType, Data: data})
 	}
 	return out, nil
+}
+
+// Alias finds the name that a name is an alias of, and whether that step alone is authenticated; ErrNoData when it is no
+// alias.
+func (r *Resolver) Alias(ctx context.Context, name string) (Answer, error) {
+	rrs, ans, err := r.resolve(ctx, name, mdns.TypeCNAME)
+	if err != nil {
+		return ans, err
+	}
+	ans.Name = host(rrs[0].(*mdns.CNAME).Target)
+	return ans, nil
 }
 
 // Ping asks for the root's name servers: it shows that a resolver answers, and how fast.

@@ -102,7 +102,7 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 	}
 	m := &store.QueueMessage{
 		TraceID: id, From: t.mail.From.String(), Body: string(smtp.Body7Bit), UTF8: t.needsUTF8(part), Ret: t.mail.Ret, EnvID: t.mail.EnvID,
-		Size: size, Created: now, Recipients: t.remotes, Description: description(part),
+		Size: size, Created: now, Recipients: t.remotes, Description: description(part), TLS: uint8(t.needsTLS(part)),
 	}
 	if t.peer.Identity != nil {
 		m.Account = t.peer.Identity.Account
@@ -122,6 +122,25 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 		m.Prefix = []byte("Delivered-To: " + t.forwards[0].String() + "\r\n")
 	}
 	return m
+}
+
+// needsTLS is what the sender asks of the connections ahead. REQUIRETLS goes before the field that asks for less (RFC 8689,
+// section 4.1); a field that doesn't say "No" exactly says nothing (section 3).
+func (t *Transaction) needsTLS(part *message.Part) smtp.TLSNeed {
+	if t.mail.TLS == smtp.TLSRequired {
+		return smtp.TLSRequired
+	}
+	found := smtp.TLSDefault
+	for _, f := range part.Header {
+		if !f.Is("TLS-Required") {
+			continue
+		}
+		if found != smtp.TLSDefault || !strings.EqualFold(string(f.Unfolded()), "no") {
+			return smtp.TLSDefault
+		}
+		found = smtp.TLSOptional
+	}
+	return found
 }
 
 // needsUTF8 tells whether the message can only go to servers with SMTPUTF8 (RFC 6531, section 3.1). An 8-bit header that

@@ -493,3 +493,29 @@ func TestSubmitTellsByTheContentWhetherSMTPUTF8IsNeeded(t *testing.T) {
 		}
 	}
 }
+
+// TestNeedsTLS: what the sender asks of the way on stands in the queue's row (RFC 8689, sections 3 and 4.1).
+func TestNeedsTLS(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	for _, tc := range []struct {
+		mail   smtp.TLSNeed
+		header string
+		want   smtp.TLSNeed
+	}{
+		{smtp.TLSDefault, "", smtp.TLSDefault},
+		{smtp.TLSRequired, "", smtp.TLSRequired},
+		{smtp.TLSDefault, "TLS-Required: No\r\n", smtp.TLSOptional},
+		{smtp.TLSDefault, "tls-required:\r\n NO\r\n", smtp.TLSOptional},
+		{smtp.TLSDefault, "TLS-Required: Yes\r\n", smtp.TLSDefault},
+		{smtp.TLSDefault, "TLS-Required: No\r\nTLS-Required: No\r\n", smtp.TLSDefault},
+		{smtp.TLSRequired, "TLS-Required: No\r\n", smtp.TLSRequired},
+	} {
+		m := from(t, "x@remote.test")
+		m.TLS = tc.mail
+		got, err := h.send(t, stranger(), m, tc.header+"\r\nx\r\n", "away@example.test")
+		if must(t, err); smtp.TLSNeed(got.Queue.TLS) != tc.want {
+			t.Errorf("%d with %q: %d, want %d", tc.mail, tc.header, got.Queue.TLS, tc.want)
+		}
+	}
+}

@@ -127,13 +127,13 @@ func (q *Queue) described(kind Kind, r store.QueueRecipient) NotifiedRecipient {
 }
 
 // attach adds the header or the whole of the original, as the sender asked (RET; RFC 3461, section 6.2 h: the whole only
-// for failures).
+// for failures). What was sent with REQUIRETLS is never returned whole (RFC 8689, section 5).
 func (q *Queue) attach(n *Notification, m *store.QueueMessage, kind Kind, blob store.Blob) error {
 	whole, err := outgoing(m, blob)
 	if err != nil {
 		return err
 	}
-	if kind == Failed && m.Ret == "FULL" && whole.Size() <= q.p.MaxReturn {
+	if kind == Failed && m.Ret == "FULL" && smtp.TLSNeed(m.TLS) != smtp.TLSRequired && whole.Size() <= q.p.MaxReturn {
 		raw := make([]byte, whole.Size())
 		if _, err := io.ReadFull(io.NewSectionReader(whole, 0, whole.Size()), raw); err == nil {
 			n.Original, n.Whole = raw, true

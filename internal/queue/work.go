@@ -150,7 +150,7 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 		link = q.o.Transport.Link(domain)
 	}
 	out := &transport.Message{
-		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, Content: whole,
+		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, TLS: smtp.TLSNeed(m.TLS), Content: whole,
 		DeliverBy: m.DeliverBy, By: smtp.ParseByLetters(m.ByMode), Priority: m.Priority,
 	}
 	for _, r := range open {

@@ -132,7 +132,7 @@ func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
 		return err
 	}
 	options.Resolver, options.Logger = resolver, s.log.With("part", "transport")
-	options.IsSelf = s.isSelf
+	options.IsSelf, options.Policies = s.isSelf, s.tlsPolicies()
 	out, err := transport.New(options)
 	if err != nil {
 		return err

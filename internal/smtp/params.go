@@ -61,6 +61,10 @@ var mailParams = []mailParam{
 		m.UTF8 = true
 		return m, true
 	}},
+	{param: "REQUIRETLS", bare: true, set: func(m Mail, _ string) (Mail, bool) { // RFC 8689, section 3
+		m.TLS = TLSRequired
+		return m, true
+	}},
 	{param: "RET", set: func(m Mail, v string) (Mail, bool) {
 		m.Ret = strings.ToUpper(v)
 		return m, m.Ret == "FULL" || m.Ret == "HDRS"

@@ -170,6 +170,7 @@ type Mail struct {
 	UTF8     bool   // SMTPUTF8
 	Ret      string // DSN: "", FULL or HDRS; RFC 3461, section 4.3
 	EnvID    string // DSN: decoded xtext, at most 100 octets
+	TLS      TLSNeed
 	AuthSent string // AUTH=, kept and never believed; RFC 4954, section 5
 
 	By          DeliverBy     // RFC 2852
@@ -178,6 +179,16 @@ type Mail struct {
 	Priority    int // MT-PRIORITY; RFC 6710
 	HasPriority bool
 }
+
+// TLSNeed is what the sender of a message asks of the connections that it goes over (RFC 8689).
+type TLSNeed uint8
+
+// The needs.
+const (
+	TLSDefault  TLSNeed = iota // what holds for the recipient's domain
+	TLSRequired                // REQUIRETLS: authenticated TLS on the whole way
+	TLSOptional                // "TLS-Required: No": what the recipient's domain asks for is passed over
+)
 
 // Rcpt is what a RCPT command said.
 type Rcpt struct {

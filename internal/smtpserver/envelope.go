@@ -16,6 +16,9 @@ func (s *session) cmdMail(args []byte) error {
 		return nil
 	}
 	m, refusal := smtp.ParseMail(args)
+	if refusal == nil && m.TLS == smtp.TLSRequired && s.tls == nil { // RFC 8689, section 4.1
+		refusal = smtp.Errorf(530, "5.7.10", "REQUIRETLS needs TLS here too")
+	}
 	if refusal != nil {
 		s.reply(refusal)
 		s.blame()

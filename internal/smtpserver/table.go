@@ -78,6 +78,7 @@ var extensions = []func(s *session) (string, bool){
 	},
 	keyword("MT-PRIORITY", nil),
 	keyword("RRVS", nil),
+	keyword("REQUIRETLS", inTLS), // RFC 8689
 	func(s *session) (string, bool) { // RFC 9422
 		in := s.srv.opts.Intake
 		text := fmt.Sprintf("LIMITS MAILMAX=%d RCPTMAX=%d", s.srv.limits.Messages, in.MaxRecipients())
@@ -93,6 +94,7 @@ func keyword(word string, when func(*session) bool) func(*session) (string, bool
 }
 
 func mayStartTLS(s *session) bool  { return s.tls == nil && s.srv.opts.TLS != nil }
+func inTLS(s *session) bool        { return s.tls != nil }
 func onSubmission(s *session) bool { return s.mode != MX }
 func mayXClient(s *session) bool   { return s.mayXClient }
 

@@ -38,11 +38,11 @@ func enqueue(tx *Tx, m *QueueMessage, blobID int64) (QueueID, error) {
 	var id QueueID
 	err := tx.QueryRow(`INSERT INTO queue_message
 		(account_id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority,
-			hold_until, deliver_by, by_mode)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) RETURNING id`,
+			hold_until, deliver_by, by_mode, tls)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING id`,
 		m.Account, m.TraceID, m.From, m.Body, boolInt(m.UTF8), m.Ret, m.EnvID, m.Prefix, m.Size,
 		created.UnixMilli(), expires.UnixMilli(), m.Description, blobID, m.Priority,
-		millis(m.HoldUntil), millis(m.DeliverBy), m.ByMode).Scan(&id)
+		millis(m.HoldUntil), millis(m.DeliverBy), m.ByMode, m.TLS).Scan(&id)
 	if err != nil {
 		return 0, fmt.Errorf("store: enqueue message: %w", err)
 	}

@@ -291,7 +291,7 @@ func withMessages(tx *Tx, recipients []leasedRecipient, out *QueueTaken) ([]Queu
 }
 
 const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority,
-	hold_until, deliver_by, by_mode`
+	hold_until, deliver_by, by_mode, tls`
 
 // scanMessage reads one row; ErrCorrupt when it is missing or holds values that no writer of ours wrote.
 func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
@@ -299,7 +299,7 @@ func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
 	var utf8 int
 	var created, expires, hold, by int64
 	err := row.Scan(&m.Account, &m.ID, &m.TraceID, &m.From, &m.Body, &utf8, &m.Ret, &m.EnvID, &m.Prefix, &m.Size,
-		&created, &expires, &m.Description, &m.Blob, &m.Priority, &hold, &by, &m.ByMode)
+		&created, &expires, &m.Description, &m.Blob, &m.Priority, &hold, &by, &m.ByMode, &m.TLS)
 	if err != nil {
 		return m, rowError(err)
 	}

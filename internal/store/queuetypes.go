@@ -21,6 +21,7 @@ type QueueMessage struct {
 	UTF8        bool      // SMTPUTF8
 	Ret         string    // DSN RET
 	EnvID       string    // DSN ENVID
+	TLS         uint8     // smtp.TLSNeed
 	Blob        int64     // where the octets are, for OpenBlobID; set by the store
 	Prefix      []byte    // header fields set before the stored bytes when it is sent (signatures), CRLF-ended
 	Size        int64

@@ -64,6 +64,9 @@ var tables = []Table{
 	{Name: "queue_destination", key: []string{"domain", "lane"}},
 	{Name: "queue_clock", key: []string{"id"}},
 	{Name: "trace", key: []string{"trace_id", "part"}},
+	{Name: "sts_policy", key: []string{"domain"}},
+	{Name: "tls_outcome", key: []string{"day", "domain", "policy", "result"}},
+	{Name: "tls_report_sent", key: []string{"day", "domain", "rua"}},
 	{Name: lastIDs, key: []string{"name"}},
 }
 

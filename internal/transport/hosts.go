@@ -50,37 +50,44 @@ func permanently(stage string, subject, detail int, format string, args ...any) 
 	return &failure{stage: stage, permanent: true, enhanced: smtp.Enhanced{Class: 5, Subject: subject, Detail: detail}, message: fmt.Sprintf(format, args...)}
 }
 
+// found is the hosts of a destination.
+type found struct {
+	list   []host
+	secure bool // DNSSEC says that they are, or the administrator
+}
+
 // hosts lists the servers of a destination in the order in which they are tried (RFC 5321, section 5.1).
-func (t *Transport) hosts(ctx context.Context, destination string) ([]host, *failure) {
+func (t *Transport) hosts(ctx context.Context, destination string) (found, *failure) {
 	if h := t.route(destination); h != nil {
 		smart := host{name: strings.ToLower(h.Host), port: h.port(), smart: h}
 		if ip, err := netip.ParseAddr(strings.Trim(h.Host, "[]")); err == nil {
 			smart.addrs = []netip.AddrPort{netip.AddrPortFrom(ip, uint16(smart.port))}
 		}
-		return []host{smart}, nil
+		return found{[]host{smart}, true}, nil
 	}
 	if strings.HasPrefix(destination, "[") {
 		ip, ok := literal(destination)
 		if !ok {
-			return nil, permanently("resolve", 1, 2, "%s is not an address that mail can be sent to", destination)
+			return found{}, permanently("resolve", 1, 2, "%s is not an address that mail can be sent to", destination)
 		}
 		if t.opts.IsSelf != nil && t.opts.IsSelf(netip.AddrPortFrom(ip, uint16(t.opts.Port))) {
-			return nil, permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", destination)
+			return found{}, permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", destination)
 		}
-		return []host{{name: destination, port: t.opts.Port, addrs: []netip.AddrPort{netip.AddrPortFrom(ip, uint16(t.opts.Port))}}}, nil
+		return found{list: []host{{name: destination, port: t.opts.Port, addrs: []netip.AddrPort{netip.AddrPortFrom(ip, uint16(t.opts.Port))}}}}, nil
 	}
 	mx, err := t.opts.Resolver.MX(ctx, destination)
 	switch {
 	case errors.Is(err, dns.ErrNullMX): // RFC 7505, section 4.1
-		return nil, permanently("resolve", 1, 10, "the domain %s does not accept mail (null MX)", destination)
+		return found{}, permanently("resolve", 1, 10, "the domain %s does not accept mail (null MX)", destination)
 	case errors.Is(err, dns.ErrNotFound), errors.Is(err, dns.ErrName):
-		return nil, permanently("resolve", 1, 2, "the domain %s does not exist", destination)
+		return found{}, permanently("resolve", 1, 2, "the domain %s does not exist", destination)
 	case err != nil:
 		f := temporarily("resolve", 4, 3, "the servers of %s can't be looked up: %v", destination, err)
 		f.unreachable = true
-		return nil, f
+		return found{}, f
 	}
-	return t.order(destination, mx)
+	list, f := t.order(destination, mx)
+	return found{list, mx.Secure}, f
 }
 
 // order shuffles hosts of equal preference and cuts the list where this server stands in it: a host of the same or a
@@ -130,13 +137,15 @@ func literal(s string) (netip.Addr, bool) {
 	return ip, err == nil && ip.Is4()
 }
 
-// addresses finds where to connect to for a host.
-func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, *failure) {
+// addresses finds where to connect to for a host, and what the DNS says of its name. Addresses that were given are as good
+// as authenticated ones.
+func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, dns.Answer, *failure) {
+	given := dns.Answer{Secure: true, Name: h.name}
 	if len(h.addrs) > 0 {
-		return h.addrs, nil
+		return h.addrs, given, nil
 	}
 	if fixed, ok := t.opts.Hosts[h.name]; ok {
-		return fixed, nil
+		return fixed, given, nil
 	}
 	ips, err := t.opts.Resolver.IP(ctx, h.name)
 	switch {
@@ -144,11 +153,11 @@ func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, *f
 	case dns.Temporary(err):
 		f := temporarily("resolve", 4, 3, "the address of %s can't be looked up: %v", h.name, err)
 		f.unreachable = true
-		return nil, f
+		return nil, ips.Answer, f
 	case h.smart != nil: // a mistake in the configuration must not bounce mail
-		return nil, temporarily("resolve", 4, 3, "the smart host %s has no address", h.name)
+		return nil, ips.Answer, temporarily("resolve", 4, 3, "the smart host %s has no address", h.name)
 	default:
-		return nil, permanently("resolve", 4, 4, "the host %s has no address", h.name)
+		return nil, ips.Answer, permanently("resolve", 4, 4, "the host %s has no address", h.name)
 	}
 	var out []netip.AddrPort
 	self := false
@@ -165,11 +174,11 @@ func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, *f
 	}
 	switch {
 	case len(out) > 0:
-		return out, nil
+		return out, ips.Answer, nil
 	case self:
-		return nil, permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", h.name)
+		return nil, ips.Answer, permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", h.name)
 	}
-	return nil, temporarily("resolve", 4, 4, "the host %s has no address of a kind that can be used here", h.name)
+	return nil, ips.Answer, temporarily("resolve", 4, 4, "the host %s has no address of a kind that can be used here", h.name)
 }
 
 // downtime remembers addresses that took no connection.

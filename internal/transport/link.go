@@ -57,6 +57,14 @@ func (l *Link) Deliver(ctx context.Context, m *Message) []Result {
 		d.all(f)
 		return d.results
 	}
+	scope, f := l.t.scope(l.destination, m.TLS)
+	if f != nil {
+		d.all(f)
+		return d.results
+	}
+	if l.s != nil && l.s.scope != scope { // what it was opened under is not what this message needs
+		l.Close()
+	}
 	if l.s != nil {
 		l.run(ctx, d) // the server may have closed an idle connection: what that leaves pending goes to a fresh one
 		if d.pending == 0 {
@@ -64,21 +72,26 @@ func (l *Link) Deliver(ctx context.Context, m *Message) []Result {
 		}
 		d.forget()
 	}
-	l.walk(ctx, d)
+	l.walk(ctx, d, scope)
 	d.finish()
 	return d.results
 }
 
 // walk goes through hosts and addresses. Addresses that lately took no connection come after all others.
-func (l *Link) walk(ctx context.Context, d *delivery) {
+func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
 	hosts, f := l.t.hosts(ctx, l.destination)
+	var plan *plan
+	if f == nil {
+		plan, f = l.t.plan(ctx, l.destination, d.m.TLS, hosts)
+	}
 	if f != nil {
 		d.note(f, host{}, netip.AddrPort{}, TLSInfo{})
 		return
 	}
 	type place struct {
-		h    host
-		addr netip.AddrPort
+		h      host
+		addr   netip.AddrPort
+		demand *demand
 	}
 	var later []place
 	tried := 0
@@ -88,20 +101,25 @@ func (l *Link) walk(ctx context.Context, d *delivery) {
 		}
 		tried++
 		l.Close() // the server before has put off what is left
-		s, f := l.t.connect(ctx, p.h, p.addr)
+		s, f := l.t.connect(ctx, l.destination, p.h, p.addr, p.demand)
 		if f != nil {
 			if p.h.smart != nil && f.permanent { // a smart host that won't talk to us is no fault of the message
 				f.permanent, f.enhanced.Class = false, 4
 			}
-			d.note(f, p.h, p.addr, TLSInfo{})
+			d.note(f, p.h, p.addr, TLSInfo{Policy: p.demand.policy})
 			return ctx.Err() != nil
 		}
+		s.scope = scope
 		l.s = s
 		l.run(ctx, d)
 		return d.pending == 0 || ctx.Err() != nil
 	}
-	for _, h := range hosts {
-		addrs, f := l.t.addresses(ctx, h)
+	for _, h := range hosts.list {
+		addrs, where, f := l.t.addresses(ctx, h)
+		var demand *demand
+		if f == nil {
+			demand, f = l.t.demand(ctx, plan, h, where)
+		}
 		if f != nil {
 			d.note(f, h, netip.AddrPort{}, TLSInfo{})
 			continue
@@ -110,7 +128,7 @@ func (l *Link) walk(ctx context.Context, d *delivery) {
 			if tried+len(later) >= maxAddresses {
 				break
 			}
-			p := place{h, a}
+			p := place{h, a, demand}
 			if l.t.down.is(a, l.t.opts.Clock()) {
 				later = append(later, p)
 			} else if try(p) {

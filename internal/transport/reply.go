@@ -130,13 +130,13 @@ func printable(b []byte) string {
 
 // extensions is what a server offers.
 type extensions struct {
-	pipelining, eightBit, utf8, dsn, chunking, binary, starttls bool
-	sized                                                       bool
-	size                                                        int64 // 0: no limit stated
-	auth                                                        []string
-	mailMax, rcptMax, rcptDomainMax                             int // LIMITS, 0: not stated
-	deliverBy, priority, rrvs                                   bool
-	minBy                                                       int64 // seconds that DELIVERBY wants at least
+	pipelining, eightBit, utf8, dsn, chunking, binary, starttls, requireTLS bool
+	sized                                                                   bool
+	size                                                                    int64 // 0: no limit stated
+	auth                                                                    []string
+	mailMax, rcptMax, rcptDomainMax                                         int // LIMITS, 0: not stated
+	deliverBy, priority, rrvs                                               bool
+	minBy                                                                   int64 // seconds that DELIVERBY wants at least
 }
 
 // parseEHLO reads the lines of an EHLO reply. What can't be understood is not offered.
@@ -162,6 +162,8 @@ func parseEHLO(lines []string) extensions {
 			x.binary = true
 		case "STARTTLS":
 			x.starttls = true
+		case "REQUIRETLS":
+			x.requireTLS = true
 		case "SIZE":
 			x.sized = true
 			x.size = parseNumber(args, 1<<62)

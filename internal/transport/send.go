@@ -180,6 +180,9 @@ func (s *session) mailCommand(d *delivery, env *envelope, body smtp.BodyType, ut
 	case body == smtp.Body8Bit && s.ext.eightBit:
 		b.WriteString(" BODY=8BITMIME")
 	}
+	if d.m.TLS == smtp.TLSRequired {
+		b.WriteString(" REQUIRETLS")
+	}
 	if utf8 {
 		b.WriteString(" SMTPUTF8")
 	}

@@ -330,6 +330,9 @@ type fakeDNS struct {
 	mx  map[string]dns.MX
 	ip  map[string][]string
 	err map[string]error
+
+	tlsa  map[string]dns.TLSAs
+	alias map[string]dns.Answer
 }
 
 func (f fakeDNS) MX(_ context.Context, domain string) (dns.MX, error) {
@@ -354,6 +357,23 @@ func (f fakeDNS) IP(_ context.Context, name string) (dns.IPs, error) {
 		return out, &dns.Error{Name: name, Type: "A", Err: dns.ErrNoData}
 	}
 	return out, nil
+}
+
+func (f fakeDNS) TLSA(_ context.Context, name string) (dns.TLSAs, error) {
+	if err := f.err[name]; err != nil {
+		return dns.TLSAs{}, err
+	}
+	if r, ok := f.tlsa[name]; ok {
+		return r, nil
+	}
+	return dns.TLSAs{}, &dns.Error{Name: name, Type: "TLSA", Err: dns.ErrNotFound}
+}
+
+func (f fakeDNS) Alias(_ context.Context, name string) (dns.Answer, error) {
+	if a, ok := f.alias[name]; ok {
+		return a, nil
+	}
+	return dns.Answer{}, &dns.Error{Name: name, Type: "CNAME", Err: dns.ErrNoData}
 }
 
 // content makes a Content of a text.

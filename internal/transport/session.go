@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"waxwing/internal/smtp"
 	"waxwing/internal/wire"
 )
 
@@ -26,28 +27,40 @@ type session struct {
 	addr netip.AddrPort
 	ext  extensions
 	tls  TLSInfo
+
+	domain  string // of the destination
+	demand  *demand
+	scope   string // see Transport.scope
+	problem error  // why the certificate was not verified
+
 	sent int  // transactions begun
 	dead bool // nothing more can be said on it
 }
 
 // connect opens a session with one address of a host. Where TLS is opportunistic and fails, it starts again without
 // (RFC 7435, section 3): plaintext is what would have been used anyway.
-func (t *Transport) connect(ctx context.Context, h host, addr netip.AddrPort) (*session, *failure) {
-	optional := h.smart == nil || h.smart.TLS == TLSOpportunistic
-	if optional && t.bareNow(h.name) {
-		return t.open(ctx, h, addr, TLSInfo{Problem: "the last handshake failed"}, false)
+func (t *Transport) connect(ctx context.Context, domain string, h host, addr netip.AddrPort, d *demand) (*session, *failure) {
+	next := func(problem string) *session {
+		return &session{t: t, domain: domain, host: h, addr: addr, demand: d, tls: TLSInfo{Policy: d.policy, Problem: problem}}
 	}
-	s, f := t.open(ctx, h, addr, TLSInfo{}, true)
-	if f != nil && f.stage == "STARTTLS" && optional && ctx.Err() == nil {
+	switch {
+	case d.never:
+		return next("not wanted").open(ctx, false)
+	case d.plain && t.bareNow(h.name):
+		return next("the last handshake failed").open(ctx, false)
+	}
+	s, f := next("").open(ctx, true)
+	if f != nil && f.stage == "STARTTLS" && d.plain && ctx.Err() == nil {
 		t.opts.Logger.Info("transport: TLS failed, going on without", "host", h.name, "address", addr, "error", f.message)
 		t.setBare(h.name)
-		return t.open(ctx, h, addr, TLSInfo{Problem: f.message}, false)
+		return next(f.message).open(ctx, false)
 	}
 	return s, f
 }
 
 // open connects and goes through greeting, EHLO, STARTTLS and AUTH.
-func (t *Transport) open(ctx context.Context, h host, addr netip.AddrPort, info TLSInfo, useTLS bool) (*session, *failure) {
+func (s *session) open(ctx context.Context, useTLS bool) (*session, *failure) {
+	t, h, addr := s.t, s.host, s.addr
 	dctx, cancel := context.WithTimeout(ctx, t.opts.Timeouts.Connect)
 	nc, err := t.opts.Dial(dctx, "tcp", addr.String())
 	cancel()
@@ -60,7 +73,7 @@ func (t *Transport) open(ctx context.Context, h host, addr netip.AddrPort, info 
 		return nil, f
 	}
 	t.down.clear(addr)
-	s := &session{t: t, host: h, addr: addr, tls: info, conn: wire.New(nc, wire.Limits{Line: maxReplyLine, LineTime: t.opts.Timeouts.Command})}
+	s.conn = wire.New(nc, wire.Limits{Line: maxReplyLine, LineTime: t.opts.Timeouts.Command})
 	stop := s.bind(ctx)
 	defer stop()
 	if f := s.begin(ctx, useTLS); f != nil {
@@ -119,7 +132,7 @@ func (s *session) begin(ctx context.Context, useTLS bool) *failure {
 	if f := s.hello(); f != nil {
 		return f
 	}
-	required := smart != nil && smart.TLS != TLSOpportunistic && smart.TLS != TLSImplicit
+	required := !s.demand.plain
 	switch {
 	case s.tls.Used:
 	case !useTLS:
@@ -128,9 +141,18 @@ func (s *session) begin(ctx context.Context, useTLS bool) *failure {
 			return f
 		}
 	case required:
-		return temporarily("STARTTLS", 7, 4, "%s does not offer TLS, which is required for it", s.host.name)
+		f := temporarily("STARTTLS", 7, 4, "%s does not offer TLS, which is required for it (%s)", s.host.name, s.demand.policy)
+		s.told(failStartTLS, f)
+		return f
 	default:
 		s.tls.Problem = "not offered"
+		s.told(failStartTLS, nil)
+	}
+	if s.tls.Used {
+		s.settled()
+	}
+	if s.demand.needs == smtp.TLSRequired && !s.ext.requireTLS { // RFC 8689, section 4.2.1
+		return permanently("EHLO", 7, 30, "the sender requires TLS on the whole way, and %s does not offer REQUIRETLS", s.host.name)
 	}
 	if smart != nil && smart.Username != "" {
 		return s.authenticate(smart)
@@ -174,7 +196,10 @@ func (s *session) startTLS(ctx context.Context, required bool) *failure {
 	}
 	if r.code != 220 {
 		if required {
-			return s.refused("STARTTLS", r)
+			f := s.refused("STARTTLS", r)
+			f.permanent, f.enhanced = false, smtp.Enhanced{Class: 4, Subject: 7, Detail: 4} // the message is not to blame
+			s.told(failStartTLS, f)
+			return f
 		}
 		s.tls.Problem = "refused: " + r.raw
 		return nil
@@ -185,21 +210,26 @@ func (s *session) startTLS(ctx context.Context, required bool) *failure {
 	return s.hello()
 }
 
-// handshake does the client's side of TLS and records what came of it. The certificate decides only where TLS is
-// required: elsewhere plaintext would be the alternative, so any certificate is better than none.
+// handshake does the client's side of TLS and records what came of it. The certificate decides only where the demand checks
+// it: elsewhere plaintext would be the alternative, so any certificate is better than none.
 func (s *session) handshake(ctx context.Context) *failure {
-	required := s.host.smart != nil && s.host.smart.TLS != TLSOpportunistic
+	check, required := s.demand.check, !s.demand.plain
+	name := strings.Trim(s.host.name, "[]")
+	if s.demand.sni != "" {
+		name = s.demand.sni
+	}
 	cfg := &tls.Config{
-		ServerName:         strings.Trim(s.host.name, "[]"),
+		ServerName:         name,
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: true, // VerifyConnection below does it, and keeps the result
 		VerifyConnection: func(cs tls.ConnectionState) error {
-			err := s.verify(cs)
-			s.record(cs, err)
-			if required {
-				return err
+			if check == nil {
+				s.record(cs, s.t.verify(cs, hostName(s.host)))
+				return nil
 			}
-			return nil
+			err := check(cs)
+			s.record(cs, err)
+			return err
 		},
 	}
 	if required { // elsewhere the suites are Go's own: an old one is better than none
@@ -218,24 +248,34 @@ func (s *session) handshake(ctx context.Context) *failure {
 		f := temporarily("inject", 7, 5, "%s sent octets in plaintext behind its consent to TLS", s.host.name)
 		return f // no fallback: somebody tampers with the connection
 	}
-	s.tls = TLSInfo{}
 	f := temporarily("STARTTLS", 7, 5, "TLS handshake with %s failed: %v", s.host.name, err)
 	f.unreachable = required
+	if s.problem != nil && check != nil {
+		err = s.problem
+	}
+	s.told(resultType(err), f)
+	s.tls = TLSInfo{Policy: s.demand.policy}
 	return f
 }
 
-func (s *session) verify(cs tls.ConnectionState) error {
+// hostName is what the certificate of a host must be for.
+func hostName(h host) string {
+	if ip, ok := literal(h.name); ok {
+		return ip.String()
+	}
+	return strings.Trim(h.name, "[]")
+}
+
+// verify holds that a certificate is valid and, unless name is empty, for this name.
+func (t *Transport) verify(cs tls.ConnectionState, name string) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("no certificate")
 	}
 	o := x509.VerifyOptions{
-		Roots:         s.t.opts.RootCAs,
-		DNSName:       strings.Trim(s.host.name, "[]"),
+		Roots:         t.opts.RootCAs,
+		DNSName:       name,
 		Intermediates: x509.NewCertPool(),
-		CurrentTime:   s.t.opts.Clock(),
-	}
-	if ip, ok := literal(s.host.name); ok {
-		o.DNSName = ip.String()
+		CurrentTime:   t.opts.Clock(),
 	}
 	for _, c := range cs.PeerCertificates[1:] {
 		o.Intermediates.AddCert(c)
@@ -245,7 +285,8 @@ func (s *session) verify(cs tls.ConnectionState) error {
 }
 
 func (s *session) record(cs tls.ConnectionState, err error) {
-	s.tls = TLSInfo{Version: cs.Version, Cipher: cs.CipherSuite, Verified: err == nil}
+	s.tls = TLSInfo{Version: cs.Version, Cipher: cs.CipherSuite, Verified: err == nil, Policy: s.demand.policy}
+	s.problem = err
 	if err != nil {
 		s.tls.Problem = err.Error()
 	}

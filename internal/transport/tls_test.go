@@ -112,7 +112,7 @@ func TestSmartHost(t *testing.T) {
 		}, "deferred 535 4.7.8 AUTH", plain},
 		{"not verified", SmartHost{Username: "user", Password: []byte("pw")}, func(s *server) { s.tls = wrong; s.ehlo = []string{"AUTH PLAIN"} }, "deferred 0 4.7.5 STARTTLS", ""},
 		{"no TLS", SmartHost{Username: "user", Password: []byte("pw")}, func(s *server) { s.ehlo = []string{"AUTH PLAIN"} }, "deferred 0 4.7.4 STARTTLS", ""},
-		{"TLS refused", SmartHost{}, func(s *server) { s.tls = good; s.answers["STARTTLS"] = "454 no" }, "deferred 454 4.0.0 STARTTLS", ""},
+		{"TLS refused", SmartHost{}, func(s *server) { s.tls = good; s.answers["STARTTLS"] = "454 no" }, "deferred 454 4.7.4 STARTTLS", ""},
 		{"no mechanism", SmartHost{Username: "user"}, func(s *server) { s.tls = good; s.ehlo = []string{"AUTH GSSAPI"} }, "deferred 0 4.7.4 AUTH", ""},
 		{"refuses us", SmartHost{}, func(s *server) { s.greet = "554 who are you" }, "deferred 554 4.0.0 greeting", ""},
 		{"opportunistic", SmartHost{TLS: TLSOpportunistic}, func(s *server) { s.noTLS = true }, "delivered 250 2.0.0 end of data", ""},

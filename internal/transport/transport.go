@@ -10,8 +10,12 @@
 //	defer link.Close()
 //	results := link.Deliver(ctx, message)
 //
+// How a connection must be protected is decided for each host before it is made (demand.go): by the administrator's table,
+// by DANE, by MTA-STS, and by what the sender asked for (REQUIRETLS). What a demand forbids is put off or refused, never
+// sent in another way.
+//
 // It serves RFC 5321 (client side, with the choice of hosts of section 5.1), RFC 1870, 2920, 3030, 3207, 3461, 4954,
-// 6152, 6531, 6710, 7293, 7435, 7504, 7505, 2852 and 9422.
+// 6152, 6531, 6710, 7293, 7435, 7504, 7505, 7672, 8461 (client side), 8689, 2852 and 9422.
 package transport
 
 import (
@@ -31,12 +35,15 @@ import (
 
 	"waxwing/internal/dns"
 	"waxwing/internal/smtp"
+	"waxwing/internal/tlspolicy"
 )
 
 // Resolver is what transport asks of the DNS; *dns.Resolver is one.
 type Resolver interface {
 	MX(ctx context.Context, domain string) (dns.MX, error)
 	IP(ctx context.Context, host string) (dns.IPs, error)
+	TLSA(ctx context.Context, name string) (dns.TLSAs, error)
+	Alias(ctx context.Context, name string) (dns.Answer, error)
 }
 
 // TLSMode says how a smart host is spoken to.
@@ -76,10 +83,13 @@ type Options struct {
 	OwnNames  []string                  // further names of this server, for the detection of mail loops
 	IsSelf    func(netip.AddrPort) bool // tells an address that this server itself listens on; may be nil
 	Resolver  Resolver
-	Port      int                         // of other servers, default 25
-	Hosts     map[string][]netip.AddrPort // fixed addresses of hosts, asked before the DNS
-	SmartHost *SmartHost                  // for all destinations without a route of their own
-	Routes    map[string]*SmartHost       // by destination; nil value: by MX in spite of SmartHost
+	Port      int                              // of other servers, default 25
+	Policies  func() (*tlspolicy.Table, error) // of the administrator; nil: none
+	STS       STS                              // policies of other domains (MTA-STS); nil: none are asked for
+	Report    func(Outcome)                    // is told what came of each TLS session; nil: nobody. It must be quick
+	Hosts     map[string][]netip.AddrPort      // fixed addresses of hosts, asked before the DNS
+	SmartHost *SmartHost                       // for all destinations without a route of their own
+	Routes    map[string]*SmartHost            // by destination; nil value: by MX in spite of SmartHost
 	Timeouts  Timeouts
 	RootCAs   *x509.CertPool // nil: those of the system
 	MaxReuse  int            // messages over one connection, default 100
@@ -229,6 +239,7 @@ type Message struct {
 	UTF8       bool
 	Ret        string
 	EnvID      string
+	TLS        smtp.TLSNeed
 	DeliverBy  time.Time      // when it is late, with By
 	By         smtp.DeliverBy // its mode and trace; Seconds count from DeliverBy
 	Priority   int            // MT-PRIORITY
@@ -284,6 +295,7 @@ type Result struct {
 // TLSInfo records how a connection was protected.
 type TLSInfo struct {
 	Used        bool
+	Policy      string // what decided how it had to be protected: "dane", "mta-sts", "opportunistic", ...
 	Version     uint16 // as in crypto/tls
 	Cipher      uint16
 	Verified    bool   // chain and name

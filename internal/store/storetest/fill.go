@@ -85,6 +85,9 @@ func (h *harness) fillDirectory() {
 			`INSERT INTO directory_address (address_key, local_part, domain, account_id, created) VALUES ('all@example.test', 'all', 'example.test', NULL, 4)`,
 			`INSERT INTO directory_target (address_key, position, target, target_key) VALUES ('all@example.test', 0, 'A@example.test', 'a@example.test')`,
 			`INSERT INTO directory_target (address_key, position, target, target_key) VALUES ('all@example.test', 1, 'b@example.test', 'b@example.test')`,
+			`INSERT INTO sts_policy (domain, policy_id, body, fetched, expires, used) VALUES ('far.test', 'a1', 'mode: none', 1, 2, 3)`,
+			`INSERT INTO tls_outcome (day, domain, policy, result, sessions) VALUES (20000, 'far.test', '{}', '', 7)`,
+			`INSERT INTO tls_report_sent (day, domain, rua) VALUES (20000, 'far.test', 'mailto:a@far.test')`,
 			`UPDATE directory_counter SET value = 9`,
 			`INSERT INTO setting (name, value, version, changed) VALUES ('mail.max_size', '"10MiB"', 9, 5)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (9, 'mail.max_size', '"10MiB"', 5, 'local')`,
@@ -103,7 +106,7 @@ func (h *harness) fillQueue() {
 	now := h.clock()
 	for i := range 3 {
 		_, err := h.s.Deliver(h.Context(), store.Delivery{Content: bytes.NewReader(h.text()), Queue: &store.QueueMessage{
-			TraceID: fmt.Sprint("T", i), From: "a@example.test", Size: 10, Created: now, Account: store.AccountID(i % 2), UTF8: i == 1,
+			TraceID: fmt.Sprint("T", i), From: "a@example.test", Size: 10, Created: now, Account: store.AccountID(i % 2), UTF8: i == 1, TLS: uint8(i),
 			Recipients: []store.QueueRecipient{
 				{To: "x@far.test", Domain: "far.test", ORcpt: "rfc822;x@far.test"}, {To: "y@away.test", Domain: "away.test"},
 			},
