@@ -296,7 +296,7 @@ func (all tree) wrong(line string, seen *int) (out []string) {
 		if _, ok := all[name]; !ok {
 			return append(out, "no command "+name)
 		}
-		if all.leads(name) && len(rest) > 0 && lowerWord.MatchString(rest[0]) {
+		for all.leads(name) && len(rest) > 0 && lowerWord.MatchString(rest[0]) {
 			name, rest = name+" "+rest[0], rest[1:]
 			if _, ok := all[name]; !ok {
 				return append(out, "no command "+name)

@@ -47,7 +47,7 @@ type Settings struct {
 	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
 	ScrubRate     int64 // octets a second that the scrub reads; 0: none
 
-	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
+	TLSPolicies   string // how connections to other servers are protected, as tlspolicy.Parse reads it
 	TraceDays     int    // for which it is kept what became of messages; 0: for ever
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 

@@ -346,7 +346,7 @@ func (q *Queue) count(m *store.QueueMessage, r store.QueueRecipient, tr *transpo
 	}
 	args := []any{
 		"status", status, "trace", m.TraceID, "queue", m.ID, "from", m.From, "to", r.To, "host", where(tr), "stage", tr.Stage,
-		"reply", tr.Message, "code", tr.Enhanced.String(), "tls", tr.TLS.String(), "attempt", r.Attempts, "took", took,
+		"reply", tr.Message, "code", tr.Enhanced.String(), "policy", tr.TLS.Policy, "tls", tr.TLS.String(), "attempt", r.Attempts, "took", took,
 	}
 	if !res.Done && res.Outcome == store.QueueOpen {
 		args = append(args, "next", res.NextAttempt)
