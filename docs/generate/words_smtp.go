@@ -38,6 +38,7 @@ var smtpCommandWords = map[string]doc{
 var smtpParamWords = map[string]doc{
 	"SIZE":        {words{"Octets of the message, as the sender counts them.", "发件方申报的邮件字节数。"}, "RFC 1870, 3"},
 	"BODY":        {words{"`7BIT`, `8BITMIME` or `BINARYMIME`.", "`7BIT`、`8BITMIME` 或 `BINARYMIME`。"}, "RFC 6152, 3030"},
+	"REQUIRETLS":  {words{"The message goes on only over TLS with servers that are who they say; inside TLS only.", "邮件此后只经由身份已验证的服务器的 TLS 转发；须先启用 TLS。"}, "RFC 8689, 3"},
 	"SMTPUTF8":    {words{"Addresses or header fields are in UTF-8.", "地址或邮件头使用 UTF-8。"}, "RFC 6531, 3.4"},
 	"RET":         {words{"What a notification of failure returns: `FULL` or `HDRS`.", "失败通知退回的内容：`FULL`（全文）或 `HDRS`（仅邮件头）。"}, "RFC 3461, 4.3"},
 	"ENVID":       {words{"The sender's own name for the message, at most 100 octets; notifications repeat it.", "发件方给邮件的标识，最多 100 字节，通知中会带上。"}, "RFC 3461, 4.4"},
