@@ -1,6 +1,9 @@
 package main
 
 import (
+	"slices"
+	"strings"
+
 	"waxwing/internal/control"
 )
 
@@ -8,7 +11,7 @@ type domainCommand struct {
 	Add    domainAdd    `cmd:"" help:"Take mail for a domain."`
 	List   domainList   `cmd:"" help:"List domains."`
 	Show   domainShow   `cmd:"" help:"Show a domain."`
-	Set    domainSet    `cmd:"" help:"Change catch-all, postmaster or the limit of accounts."`
+	Set    domainSet    `cmd:"" help:"Change catch-all, postmaster, what it stands for, sub-addresses or the limit of accounts."`
 	Policy domainPolicy `cmd:"" help:"Show or change what holds for a domain: quota of all accounts together, and how long mail is kept."`
 	Remove domainRemove `cmd:"" help:"Take no more mail for a domain; it must have no accounts or aliases."`
 }
@@ -68,6 +71,15 @@ func showDomain(p *printer, d control.Domain) {
 	p.row("domain", d.Name)
 	p.row("catch-all", or(d.CatchAll, "none: unknown addresses are refused"))
 	p.row("postmaster", or(d.Postmaster, "an administrator"))
+	if d.AliasOf != "" {
+		p.row("stands for", d.AliasOf)
+	}
+	if len(d.Except) > 0 {
+		p.row("catch-all not for", strings.Join(d.Except, ", "))
+	}
+	if d.Subaddress != "" {
+		p.row("sub-addresses", d.Subaddress)
+	}
 	if d.MaxAccounts > 0 {
 		p.row("accounts at most", d.MaxAccounts)
 	}
@@ -75,15 +87,18 @@ func showDomain(p *printer, d control.Domain) {
 }
 
 type domainSet struct {
-	Name        string  `arg:"" help:"The domain."`
-	CatchAll    *string `help:"Address that takes mail for unknown ones; empty for none." placeholder:"ADDRESS"`
-	Postmaster  *string `help:"Account that gets postmaster@ and abuse@; empty for an administrator." placeholder:"ADDRESS"`
-	MaxAccounts *int    `help:"Accounts at most; 0 for no limit." placeholder:"N"`
+	Name           string   `arg:"" help:"The domain."`
+	CatchAll       *string  `help:"Address that takes mail for unknown ones; empty for none." placeholder:"ADDRESS"`
+	Postmaster     *string  `help:"Account that gets postmaster@ and abuse@; empty for an administrator." placeholder:"ADDRESS"`
+	AliasOf        *string  `help:"Another domain of this server that it stands for; empty for none." placeholder:"DOMAIN"`
+	Subaddress     *string  `help:"What begins a sub-address in it: one of + - = _ # ~, off for none, empty for the server's." placeholder:"SEPARATOR"`
+	CatchAllExcept []string `help:"What stands before the @ of an address that the catch-all leaves out; with * behind, all that begin so. Repeat it for more; empty for none." placeholder:"NAME" sep:"none"`
+	MaxAccounts    *int     `help:"Accounts at most; 0 for no limit." placeholder:"N"`
 }
 
 func (c *domainSet) Run(s *session) error {
-	if c.CatchAll == nil && c.Postmaster == nil && c.MaxAccounts == nil {
-		return usagef("nothing to change: give --catch-all, --postmaster or --max-accounts")
+	if c.CatchAll == nil && c.Postmaster == nil && c.MaxAccounts == nil && c.AliasOf == nil && c.Subaddress == nil && len(c.CatchAllExcept) == 0 {
+		return usagef("nothing to change: give --catch-all, --catch-all-except, --postmaster, --alias-of, --subaddress or --max-accounts")
 	}
 	return s.with(func(k control.Carrier) error {
 		d, err := control.DomainShow.Call(s.ctx, k, control.DomainRef{Name: c.Name})
@@ -95,6 +110,15 @@ func (c *domainSet) Run(s *session) error {
 		}
 		if c.Postmaster != nil {
 			d.Postmaster = *c.Postmaster
+		}
+		if c.AliasOf != nil {
+			d.AliasOf = *c.AliasOf
+		}
+		if c.Subaddress != nil {
+			d.Subaddress = *c.Subaddress
+		}
+		if len(c.CatchAllExcept) > 0 {
+			d.Except = slices.DeleteFunc(c.CatchAllExcept, func(e string) bool { return e == "" })
 		}
 		if c.MaxAccounts != nil {
 			d.MaxAccounts = *c.MaxAccounts

@@ -53,6 +53,8 @@ type commandLine struct {
 	Account accountCommand `cmd:"" help:"Look after accounts."`
 	Domain  domainCommand  `cmd:"" help:"Look after domains."`
 	Alias   aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
+	Forward forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
+	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
 	TLS     tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`

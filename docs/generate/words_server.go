@@ -30,6 +30,8 @@ var settingWords = map[string]string{
 	"retention.junk_days":          "垃圾邮件文件夹中的邮件保留的天数，到期移除；0 为不移除",
 	"retention.tombstone_days":     "为邮件程序记住已移除邮件编号的天数：7 至 36500；0 为永久",
 	"retention.trash_days":         "已删除文件夹中的邮件保留的天数，到期移除；0 为不移除",
+	"srs.days":                     "转发邮件的退信能送回原发件人的天数：7 至 365",
+	"srs.domain":                   "转发外来邮件时发件人所用的本机域名；空为转发地址自己的域名",
 	"scrub.rate":                   "后台反复读取全部邮件以发现损坏的速度，字节每秒；0 为不进行",
 	"tls.policies":                 "按收件人的域规定到其他服务器的连接须如何保护：形如 `bank.example dane-only` 的条目，以分号分隔（见 `waxwing tls policy`）",
 	"trace.days":                   "每封邮件去向记录的保留天数；0：永久",

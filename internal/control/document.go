@@ -27,27 +27,37 @@ type Document struct {
 
 // DocumentDomain is a domain in a Document.
 type DocumentDomain struct {
-	Name        string `json:"name"`
-	CatchAll    string `json:"catch_all,omitempty"`
-	Postmaster  string `json:"postmaster,omitempty"`
-	MaxAccounts int    `json:"max_accounts,omitempty"`
+	Name        string   `json:"name"`
+	CatchAll    string   `json:"catch_all,omitempty"`
+	Postmaster  string   `json:"postmaster,omitempty"`
+	MaxAccounts int      `json:"max_accounts,omitempty"`
+	AliasOf     string   `json:"alias_of,omitempty"`
+	Subaddress  string   `json:"subaddress,omitempty"`
+	Except      []string `json:"catch_all_except,omitempty"`
 }
 
 // DocumentAccount is an account in a Document.
 type DocumentAccount struct {
-	Address       string `json:"address"`
-	Name          string `json:"name,omitempty"`
-	Admin         bool   `json:"admin,omitempty"`
-	Suspended     bool   `json:"suspended,omitempty"`
-	Language      string `json:"language,omitempty"`       // en or zh; the setting's when empty
-	QuotaBytes    *int64 `json:"quota_bytes,omitempty"`    // 0: none; the setting's when absent
-	QuotaMessages *int64 `json:"quota_messages,omitempty"` // 0: none; the setting's when absent
+	Address       string   `json:"address"`
+	Name          string   `json:"name,omitempty"`
+	Admin         bool     `json:"admin,omitempty"`
+	Suspended     bool     `json:"suspended,omitempty"`
+	Language      string   `json:"language,omitempty"`       // en or zh; the setting's when empty
+	QuotaBytes    *int64   `json:"quota_bytes,omitempty"`    // 0: none; the setting's when absent
+	QuotaMessages *int64   `json:"quota_messages,omitempty"` // 0: none; the setting's when absent
+	Forward       []string `json:"forward,omitempty"`
+	ForwardCopy   bool     `json:"forward_copy,omitempty"`
+	ForwardPaused bool     `json:"forward_paused,omitempty"`
 }
 
 // DocumentAlias is an alias in a Document.
 type DocumentAlias struct {
 	Address string   `json:"address"`
 	Targets []string `json:"targets"`
+	Senders string   `json:"senders,omitempty"`
+	Allowed []string `json:"allowed,omitempty"`
+	Owner   string   `json:"owner,omitempty"`
+	Hidden  bool     `json:"hidden,omitempty"`
 }
 
 // DocumentAt asks for the document as it is, or as it was.
@@ -109,17 +119,20 @@ func shownDocument(doc directory.Document) Document {
 	}
 	for i, d := range doc.Domains {
 		shown := shownDomain(d)
-		out.Domains[i] = DocumentDomain{Name: shown.Name, CatchAll: shown.CatchAll, Postmaster: shown.Postmaster, MaxAccounts: shown.MaxAccounts}
+		out.Domains[i] = DocumentDomain{Name: shown.Name, CatchAll: shown.CatchAll, Postmaster: shown.Postmaster, MaxAccounts: shown.MaxAccounts, AliasOf: shown.AliasOf, Subaddress: shown.Subaddress, Except: shown.Except}
 	}
 	for i, a := range doc.Accounts {
 		out.Accounts[i] = DocumentAccount{
 			Address: a.Address.Unicode(), Name: a.Name, Admin: a.Admin, Suspended: a.Suspended, Language: a.Language,
 			QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages,
+			Forward: shownAddresses(a.Forward.To), ForwardCopy: a.Forward.Copy, ForwardPaused: a.Forward.Paused,
 		}
 	}
 	for i, a := range doc.Aliases {
 		shown := shownAlias(a)
-		out.Aliases[i] = DocumentAlias{Address: shown.Address, Targets: shown.Targets}
+		out.Aliases[i] = DocumentAlias{
+			Address: shown.Address, Targets: shown.Targets, Senders: shown.Senders, Allowed: shown.Allowed, Owner: shown.Owner, Hidden: shown.Hidden,
+		}
 	}
 	return out
 }
@@ -169,7 +182,7 @@ func (doc Document) parse() (directory.Document, error) {
 		out.Domains = make([]directory.Domain, len(doc.Domains))
 	}
 	for i, d := range doc.Domains {
-		row, err := Domain{Name: d.Name, CatchAll: d.CatchAll, Postmaster: d.Postmaster, MaxAccounts: d.MaxAccounts}.row()
+		row, err := Domain{Name: d.Name, CatchAll: d.CatchAll, Postmaster: d.Postmaster, MaxAccounts: d.MaxAccounts, AliasOf: d.AliasOf, Subaddress: d.Subaddress, Except: d.Except}.row()
 		if err != nil {
 			return out, inList("domains", i, err)
 		}
@@ -183,7 +196,12 @@ func (doc Document) parse() (directory.Document, error) {
 		if err != nil {
 			return out, inList("accounts", i, addressError("address", err))
 		}
+		forward, err := Forward{To: a.Forward, Copy: a.ForwardCopy, Paused: a.ForwardPaused}.row()
+		if err != nil {
+			return out, inList("accounts", i, addressError("forward", err))
+		}
 		out.Accounts[i] = directory.DocumentAccount{
+			Forward: forward,
 			Address: owner, Name: a.Name, Admin: a.Admin, Suspended: a.Suspended, Language: a.Language,
 			QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages,
 		}
@@ -192,7 +210,7 @@ func (doc Document) parse() (directory.Document, error) {
 		out.Aliases = make([]directory.Alias, len(doc.Aliases))
 	}
 	for i, a := range doc.Aliases {
-		row, err := Alias{Address: a.Address, Targets: a.Targets}.row()
+		row, err := Alias{Address: a.Address, Targets: a.Targets, Senders: a.Senders, Allowed: a.Allowed, Owner: a.Owner, Hidden: a.Hidden}.row()
 		if err != nil {
 			return out, inList("aliases", i, err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"waxwing/internal/address"
 	"waxwing/internal/directory"
 )
 
@@ -18,6 +17,7 @@ var (
 
 	AliasAdd    = operation("alias.add", (*Service).aliasAdd)
 	AliasSet    = operation("alias.set", (*Service).aliasSet)
+	AliasShow   = operation("alias.show", (*Service).aliasShow)
 	AliasList   = operation("alias.list", (*Service).aliasList)
 	AliasRemove = operation("alias.remove", (*Service).aliasRemove)
 )
@@ -25,9 +25,12 @@ var (
 // Domain is a domain whose mail is ours.
 type Domain struct {
 	Name        string    `json:"name"`
-	CatchAll    string    `json:"catch_all,omitempty"`  // address that takes mail for unknown ones; none when empty
-	Postmaster  string    `json:"postmaster,omitempty"` // account that gets postmaster@ and abuse@; an administrator when empty
-	MaxAccounts int       `json:"max_accounts"`         // 0: no limit
+	CatchAll    string    `json:"catch_all,omitempty"`        // address that takes mail for unknown ones; none when empty
+	Postmaster  string    `json:"postmaster,omitempty"`       // account that gets postmaster@ and abuse@; an administrator when empty
+	MaxAccounts int       `json:"max_accounts"`               // 0: no limit
+	AliasOf     string    `json:"alias_of,omitempty"`         // another domain that it stands for
+	Subaddress  string    `json:"subaddress,omitempty"`       // separator of sub-addresses, off, or empty for the setting's
+	Except      []string  `json:"catch_all_except,omitempty"` // local parts that the catch-all leaves out; with * behind, all that begin so
 	Created     time.Time `json:"created,omitzero"`
 }
 
@@ -42,7 +45,9 @@ type Domains struct {
 }
 
 func shownDomain(d directory.Domain) Domain {
-	out := Domain{Name: d.Name, MaxAccounts: d.MaxAccounts, Created: d.Created.UTC()}
+	out := Domain{
+		Name: d.Name, MaxAccounts: d.MaxAccounts, AliasOf: d.AliasOf, Subaddress: d.Subaddress, Except: d.CatchAllExcept, Created: d.Created.UTC(),
+	}
 	if !d.CatchAll.IsNull() {
 		out.CatchAll = d.CatchAll.String()
 	}
@@ -53,7 +58,7 @@ func shownDomain(d directory.Domain) Domain {
 }
 
 func (d Domain) row() (directory.Domain, error) {
-	out := directory.Domain{Name: d.Name, MaxAccounts: d.MaxAccounts}
+	out := directory.Domain{Name: d.Name, MaxAccounts: d.MaxAccounts, AliasOf: d.AliasOf, Subaddress: d.Subaddress, CatchAllExcept: d.Except}
 	var err error
 	if d.CatchAll != "" {
 		if out.CatchAll, err = parseAddress("catch_all", d.CatchAll); err != nil {
@@ -116,6 +121,10 @@ func (s *Service) domainRemove(ctx context.Context, req DomainRef) (Done, error)
 type Alias struct {
 	Address string    `json:"address"`
 	Targets []string  `json:"targets"`
+	Senders string    `json:"senders,omitempty"` // who may send to it: members, domain, list; empty for everyone
+	Allowed []string  `json:"allowed,omitempty"` // addresses and domains, with list
+	Owner   string    `json:"owner,omitempty"`   // gets failures in place of the sender
+	Hidden  bool      `json:"hidden,omitempty"`  // no sender learns who the members are
 	Created time.Time `json:"created,omitzero"`
 }
 
@@ -136,22 +145,21 @@ func (a Alias) row() (directory.Alias, error) {
 	if out.Address, err = parseAddress("address", a.Address); err != nil {
 		return out, err
 	}
-	for _, t := range a.Targets {
-		to, err := parseAddress("targets", t)
-		if err != nil {
-			return out, err
-		}
-		out.Targets = append(out.Targets, to)
+	if out.Targets, err = parseAddresses("targets", a.Targets); err != nil {
+		return out, err
 	}
-	return out, nil
+	out.Group = directory.Group{Senders: directory.Senders(a.Senders), Allowed: a.Allowed, Hidden: a.Hidden}
+	if a.Owner != "" {
+		out.Group.Owner, err = parseAddress("owner", a.Owner)
+	}
+	return out, err
 }
 
 func shownAlias(a directory.Alias) Alias {
-	out := Alias{Address: a.Address.Unicode(), Created: a.Created.UTC(), Targets: make([]string, len(a.Targets))}
-	for i, t := range a.Targets {
-		out.Targets[i] = address.Address.Unicode(t)
+	return Alias{
+		Address: a.Address.Unicode(), Created: a.Created.UTC(), Targets: shownAddresses(a.Targets), Senders: string(a.Group.Senders),
+		Allowed: a.Group.Allowed, Owner: a.Group.Owner.Unicode(), Hidden: a.Group.Hidden,
 	}
-	return out
 }
 
 func (s *Service) aliasAdd(ctx context.Context, req Alias) (Alias, error) {
@@ -168,6 +176,18 @@ func (s *Service) aliasSet(ctx context.Context, req Alias) (Alias, error) {
 		return Alias{}, err
 	}
 	return shownAlias(row), s.dir.SetAlias(ctx, row)
+}
+
+func (s *Service) aliasShow(ctx context.Context, req AliasRef) (Alias, error) {
+	a, err := parseAddress("address", req.Address)
+	if err != nil {
+		return Alias{}, err
+	}
+	al, err := s.dir.Alias(ctx, a)
+	if err != nil {
+		return Alias{}, err
+	}
+	return shownAlias(al), nil
 }
 
 func (s *Service) aliasList(ctx context.Context, req Listing) (Aliases, error) {

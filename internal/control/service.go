@@ -135,6 +135,27 @@ func parseAddress(field, text string) (address.Address, error) {
 	return a, nil
 }
 
+// parseAddresses reads a list of them.
+func parseAddresses(field string, list []string) ([]address.Address, error) {
+	var out []address.Address
+	for _, text := range list {
+		a, err := parseAddress(field, text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+func shownAddresses(list []address.Address) []string {
+	out := make([]string, len(list))
+	for i, a := range list {
+		out[i] = a.Unicode()
+	}
+	return out
+}
+
 func addressError(field string, err error) *Error {
 	return &Error{Kind: Invalid, Field: field, Text: field + ": " + err.Error(), cause: err}
 }

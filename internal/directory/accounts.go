@@ -138,12 +138,16 @@ func accountRow(n *NewAccount, set Settings, own ownAddress) (store.DirectoryAcc
 // ownAddress holds what an account or alias of ours may be called: an unquoted local part of at most 64 octets
 // (RFC 5321, section 4.5.3.1.1) without characters that ask for relaying or that end a path, in a domain of ours.
 type ownAddress struct {
-	separator string
+	separator func(domain string) string
 	local     func(domain string) bool
 }
 
 func (d *Directory) ownAddress() ownAddress {
-	return ownAddress{separator: d.Settings().SubaddressSeparator, local: d.Local}
+	standard := d.Settings().SubaddressSeparator
+	return ownAddress{local: d.Local, separator: func(domain string) string {
+		dom := (*d.domains.Load())[domain]
+		return dom.separator(standard)
+	}}
 }
 
 func (o ownAddress) check(a address.Address) error {
@@ -159,10 +163,12 @@ func (o ownAddress) check(a address.Address) error {
 		want = `no spaces, controls or any of % ! @ / \ | " ' < > ( ) [ ] , ; : before the @`
 	case strings.HasPrefix(a.Local, ".") || strings.HasSuffix(a.Local, ".") || strings.Contains(a.Local, ".."):
 		want = "no dot first, last or twice in a row before the @"
-	case strings.Contains(a.Local, o.separator):
-		want = fmt.Sprintf("no %q before the @: it begins a sub-address", o.separator)
+	case strings.HasPrefix(strings.ToLower(a.Local), "srs0=") || strings.HasPrefix(strings.ToLower(a.Local), "srs1="):
+		want = "no SRS0= or SRS1= first: forwarded mail has such senders"
 	case !o.local(a.Domain):
 		want = fmt.Sprintf("a domain of this server; add %s first", a.Domain)
+	case o.separator(a.Domain) != "" && strings.Contains(a.Local, o.separator(a.Domain)):
+		want = fmt.Sprintf("no %q before the @: it begins a sub-address", o.separator(a.Domain))
 	default:
 		return nil
 	}
@@ -198,8 +204,10 @@ func quota(field string, given, standard int64) (int64, error) {
 
 // account gives the account of a row.
 func account(r store.DirectoryAccount) Account {
+	f, _ := readForward(r.Options) // checked when it was written
 	return Account{
-		ID: r.ID, Address: address.Address{Local: r.Local, Domain: r.Domain}, Name: r.Name, Suspended: r.Suspended,
+		Forward: f,
+		ID:      r.ID, Address: address.Address{Local: r.Local, Domain: r.Domain}, Name: r.Name, Suspended: r.Suspended,
 		Admin: r.Admin, QuotaBytes: r.QuotaBytes, QuotaMessages: r.QuotaMessages, Language: r.Language,
 		PasswordVersion: r.PasswordVersion, Created: r.Created,
 	}
@@ -256,6 +264,42 @@ func (d *Directory) SetAccount(ctx context.Context, a Account) error {
 	return d.changeAccount(ctx, "change account", store.DirectoryAccountChange{
 		ID: a.ID, Name: &a.Name, Language: &a.Language, Admin: &a.Admin, QuotaBytes: &a.QuotaBytes, QuotaMessages: &a.QuotaMessages,
 	})
+}
+
+// SetForward sets where an account's mail goes. Loops through accounts and aliases of this server are refused.
+func (d *Directory) SetForward(ctx context.Context, id store.AccountID, f Forward) error {
+	a, err := d.AccountByID(ctx, id)
+	if err != nil {
+		return err
+	}
+	text, err := checkForward(a.Address, f)
+	if err != nil {
+		return err
+	}
+	for _, to := range f.To {
+		back, err := d.leadsTo(ctx, to, id)
+		if err != nil {
+			return err
+		}
+		if back {
+			return &FieldError{Field: "forward", Value: to.String(), Want: "an address that doesn't lead back to " + a.Address.String()}
+		}
+	}
+	return d.changeAccount(ctx, "forward mail of", store.DirectoryAccountChange{ID: id, Options: &text})
+}
+
+// leadsTo tells whether mail to an address comes into a mailbox of ours, or passes it.
+func (d *Directory) leadsTo(ctx context.Context, to address.Address, id store.AccountID) (bool, error) {
+	if !d.Local(to.Domain) {
+		return false, nil
+	}
+	k, detail, err := d.find(ctx, to)
+	if err != nil || k.account == nil && k.alias == nil {
+		return false, err
+	}
+	x := &expansion{dir: d}
+	err = x.run(ctx, to, k, detail)
+	return x.readers[id], err
 }
 
 // Suspend keeps an account from signing in and from getting mail, or lets it again.

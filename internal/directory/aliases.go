@@ -53,13 +53,29 @@ func (d *Directory) aliasRow(al Alias, own ownAddress) (store.DirectoryAlias, er
 		seen[key] = true
 		row.Targets = append(row.Targets, store.DirectoryTarget{Address: t.String(), Key: key})
 	}
-	return row, nil
+	var err error
+	row.Options, err = checkGroup(al.Group)
+	return row, err
 }
 
 // RemoveAlias removes an alias; ErrNotFound.
 func (d *Directory) RemoveAlias(ctx context.Context, a address.Address) error {
 	_, err := d.edit(ctx, store.DirectoryEdit{Base: -1, RemoveAliases: []string{a.Key()}})
 	return wrap("remove alias", a.String(), err)
+}
+
+// Alias finds an alias by its own address; ErrNotFound.
+func (d *Directory) Alias(ctx context.Context, a address.Address) (Alias, error) {
+	k, err := d.lookup(ctx, a.Key())
+	if err == nil && k.alias == nil {
+		err = wrap("find alias", a.String(), store.ErrNotFound)
+	}
+	if err != nil {
+		return Alias{}, err
+	}
+	al := *k.alias
+	al.Address = a
+	return al, nil
 }
 
 // Aliases lists aliases.
@@ -95,6 +111,10 @@ func alias(r store.DirectoryAlias) (Alias, error) {
 			return Alias{}, wrap("read target of", r.Key, err)
 		}
 		al.Targets = append(al.Targets, a)
+	}
+	var err error
+	if al.Group, err = readGroup(r.Options); err != nil {
+		return Alias{}, wrap("read group", r.Key, err)
 	}
 	return al, nil
 }

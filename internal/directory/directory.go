@@ -86,6 +86,7 @@ type Account struct {
 	QuotaMessages   int64  // 0: none
 	Language        string // "en" or "zh"
 	PasswordVersion int64  // changes with the password
+	Forward         Forward
 	Created         time.Time
 }
 
@@ -95,13 +96,18 @@ type Domain struct {
 	CatchAll    address.Address // zero: none
 	Postmaster  address.Address // an account; zero: an administrator, see Resolve
 	MaxAccounts int             // 0: no limit
-	Created     time.Time
+	AliasOf     string          // another domain of ours that it stands for: addresses that it lacks are looked up there
+	Subaddress  string          // separator of sub-addresses: one character, "" for the setting's, NoSubaddress for none
+	// CatchAllExcept are local parts that the catch-all leaves out; with * behind, all that begin so.
+	CatchAllExcept []string
+	Created        time.Time
 }
 
 // Alias is an address that leads to other addresses; with many targets it is a group.
 type Alias struct {
 	Address address.Address
 	Targets []address.Address
+	Group   Group
 	Created time.Time
 }
 

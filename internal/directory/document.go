@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"waxwing/internal/address"
 	"waxwing/internal/store"
@@ -33,6 +34,7 @@ type DocumentAccount struct {
 	Language      string // the setting's when empty
 	QuotaBytes    *int64 // 0: none; the setting's when nil
 	QuotaMessages *int64 // 0: none; the setting's when nil
+	Forward       Forward
 }
 
 // Document gives the document as it is now.
@@ -83,7 +85,7 @@ func (d *Directory) DocumentAt(ctx context.Context, version int64) (Document, er
 func documentAccount(a Account) DocumentAccount {
 	return DocumentAccount{
 		Address: a.Address, Name: a.Name, Admin: a.Admin, Suspended: a.Suspended, Language: a.Language,
-		QuotaBytes: &a.QuotaBytes, QuotaMessages: &a.QuotaMessages,
+		QuotaBytes: &a.QuotaBytes, QuotaMessages: &a.QuotaMessages, Forward: a.Forward,
 	}
 }
 
@@ -209,7 +211,7 @@ func (p *planner) planSettings() error {
 // scope is what addresses may stand in once the document is applied.
 func (p *planner) scope() error {
 	p.addresses = map[string]string{}
-	p.own = ownAddress{separator: p.settings.SubaddressSeparator, local: p.d.Local}
+	p.own = ownAddress{separator: p.separator(p.now.Domains), local: p.d.Local}
 	if p.want.Domains == nil {
 		return nil
 	}
@@ -224,8 +226,37 @@ func (p *planner) scope() error {
 		}
 		names[name] = true
 	}
-	p.own.local = func(domain string) bool { return names[domain] }
+	p.own = ownAddress{separator: p.separator(p.want.Domains), local: func(domain string) bool { return names[domain] }}
 	return nil
+}
+
+// separator tells what begins a sub-address in each of the domains to be.
+func (p *planner) separator(list []Domain) func(string) string {
+	of := make(map[string]Domain, len(list))
+	for _, dom := range list {
+		if name, err := address.ParseDomain(dom.Name); err == nil {
+			of[name] = dom
+		}
+	}
+	standard := p.settings.SubaddressSeparator
+	return func(domain string) string {
+		dom := of[domain]
+		return dom.separator(standard)
+	}
+}
+
+// aliasOf tells which domains there are to be, and what they stand for.
+func (p *planner) aliasOf() func(string) (string, bool) {
+	of := make(map[string]string, len(p.want.Domains))
+	for _, dom := range p.want.Domains {
+		if name, err := address.ParseDomain(dom.Name); err == nil {
+			of[name] = dom.AliasOf
+		}
+	}
+	return func(name string) (string, bool) {
+		target, ok := of[name]
+		return target, ok
+	}
 }
 
 func (p *planner) planDomains() error {
@@ -236,9 +267,9 @@ func (p *planner) planDomains() error {
 	for _, dom := range p.now.Domains {
 		have[dom.Name] = dom
 	}
-	hasAccount := p.accountsToBe()
+	hasAccount, aliasOf := p.accountsToBe(), p.aliasOf()
 	for i, dom := range p.want.Domains {
-		row, err := domainRow(dom, hasAccount)
+		row, err := domainRow(dom, hasAccount, aliasOf)
 		if err != nil {
 			return at("domains", i, err)
 		}
@@ -256,6 +287,9 @@ func (p *planner) planDomains() error {
 			{"catch_all", text(old.CatchAll), text(next.CatchAll)},
 			{"postmaster", text(old.Postmaster), text(next.Postmaster)},
 			{"max_accounts", old.MaxAccounts, next.MaxAccounts},
+			{"alias_of", old.AliasOf, next.AliasOf},
+			{"subaddress", old.Subaddress, next.Subaddress},
+			{"catch_all_except", strings.Join(old.CatchAllExcept, ", "), strings.Join(next.CatchAllExcept, ", ")},
 		})
 		if ok && len(p.Changes) > n {
 			p.edit.SetDomains = append(p.edit.SetDomains, row)

@@ -11,7 +11,7 @@ import (
 
 // AddDomain makes a domain ours. ErrExists when it is already.
 func (d *Directory) AddDomain(ctx context.Context, dom Domain) (Domain, error) {
-	row, err := domainRow(dom, d.hasAccount(ctx))
+	row, err := domainRow(dom, d.hasAccount(ctx), d.aliasOf)
 	if err != nil {
 		return Domain{}, err
 	}
@@ -24,9 +24,14 @@ func (d *Directory) AddDomain(ctx context.Context, dom Domain) (Domain, error) {
 
 // SetDomain changes catch-all, postmaster and the limit of accounts.
 func (d *Directory) SetDomain(ctx context.Context, dom Domain) error {
-	row, err := domainRow(dom, d.hasAccount(ctx))
+	row, err := domainRow(dom, d.hasAccount(ctx), d.aliasOf)
 	if err != nil {
 		return err
+	}
+	for _, other := range d.Domains() {
+		if dom.AliasOf != "" && other.AliasOf == row.Name {
+			return &FieldError{Field: "alias_of", Value: dom.AliasOf, Want: "nothing: " + other.Name + " stands for this domain"}
+		}
 	}
 	_, err = d.edit(ctx, store.DirectoryEdit{Base: -1, SetDomains: []store.DirectoryDomain{row}})
 	return wrap("change domain", row.Name, err)
@@ -37,6 +42,11 @@ func (d *Directory) RemoveDomain(ctx context.Context, name string) error {
 	ascii, err := address.ParseDomain(name)
 	if err != nil {
 		return domainError(name)
+	}
+	for _, dom := range d.Domains() {
+		if dom.AliasOf == ascii {
+			return &FieldError{Field: "domain", Value: ascii, Want: "a domain that none stands for: " + dom.Name + " does for this one"}
+		}
 	}
 	_, err = d.edit(ctx, store.DirectoryEdit{Base: -1, RemoveDomains: []string{ascii}})
 	return wrap("remove domain", ascii, err)
@@ -78,8 +88,14 @@ func (d *Directory) hasAccount(ctx context.Context) func(address.Address) (bool,
 	}
 }
 
+// aliasOf gives the domain that one of ours stands for; false for domains that aren't ours.
+func (d *Directory) aliasOf(name string) (string, bool) {
+	dom, ok := (*d.domains.Load())[name]
+	return dom.AliasOf, ok
+}
+
 // domainRow checks a domain and gives its row.
-func domainRow(dom Domain, hasAccount func(address.Address) (bool, error)) (store.DirectoryDomain, error) {
+func domainRow(dom Domain, hasAccount func(address.Address) (bool, error), aliasOf func(string) (string, bool)) (store.DirectoryDomain, error) {
 	name, err := address.ParseDomain(dom.Name)
 	if err != nil || name[0] == '[' {
 		return store.DirectoryDomain{}, domainError(dom.Name)
@@ -87,7 +103,10 @@ func domainRow(dom Domain, hasAccount func(address.Address) (bool, error)) (stor
 	if dom.MaxAccounts < 0 {
 		return store.DirectoryDomain{}, &FieldError{Field: "max_accounts", Want: "0 (no limit) or more"}
 	}
-	row := store.DirectoryDomain{Name: name, MaxAccounts: dom.MaxAccounts, Created: dom.Created}
+	if err := checkDomainOptions(&dom, aliasOf); err != nil {
+		return store.DirectoryDomain{}, err
+	}
+	row := store.DirectoryDomain{Options: domainOptionsText(dom), Name: name, MaxAccounts: dom.MaxAccounts, Created: dom.Created}
 	if !dom.CatchAll.IsNull() {
 		row.CatchAll = dom.CatchAll.String()
 	}
@@ -135,6 +154,9 @@ func (d *Directory) domain(r store.DirectoryDomain) Domain {
 		if dom.Postmaster, err = address.Parse(r.Postmaster); err != nil {
 			d.log.Error("postmaster address can't be read", "domain", r.Name, "address", r.Postmaster, "error", err)
 		}
+	}
+	if err := readDomainOptions(r.Options, &dom); err != nil {
+		d.log.Error("options of a domain can't be read", "domain", r.Name, "error", err)
 	}
 	return dom
 }

@@ -3,7 +3,6 @@ package directory
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"waxwing/internal/store"
 )
@@ -59,6 +58,9 @@ func (p *planner) planAccount(have map[string]Account, w DocumentAccount) error 
 		return err
 	}
 	row.Suspended = w.Suspended
+	if row.Options, err = checkForward(w.Address, w.Forward); err != nil {
+		return err
+	}
 	key, name := w.Address.Key(), w.Address.Unicode()
 	old, ok := have[key]
 	delete(have, key)
@@ -75,11 +77,12 @@ func (p *planner) planAccount(have map[string]Account, w DocumentAccount) error 
 		{"suspended", old.Suspended, row.Suspended},
 		{"quota_bytes", old.QuotaBytes, row.QuotaBytes},
 		{"quota_messages", old.QuotaMessages, row.QuotaMessages},
+		{"forward", old.Forward.text(), w.Forward.text()},
 	})
 	if ok && len(p.Changes) > before {
 		p.edit.SetAccounts = append(p.edit.SetAccounts, store.DirectoryAccountChange{
 			ID: old.ID, Name: &row.Name, Language: &row.Language, Admin: &row.Admin, Suspended: &row.Suspended,
-			QuotaBytes: &row.QuotaBytes, QuotaMessages: &row.QuotaMessages,
+			QuotaBytes: &row.QuotaBytes, QuotaMessages: &row.QuotaMessages, Options: &row.Options,
 		})
 	}
 	return nil
@@ -111,6 +114,12 @@ func (p *planner) planAliases() error {
 			p.edit.SetAliases = append(p.edit.SetAliases, row)
 			p.change(Change{Act: Alter, Kind: "alias", Name: al.Address.Unicode(), Field: "targets", From: targets(old), To: targets(al)})
 		}
+		if was, will := old.Group.text(), al.Group.text(); was != will {
+			p.change(Change{Act: Alter, Kind: "alias", Name: al.Address.Unicode(), Field: "group", From: was, To: will})
+			if ok && slices.Equal(keys(old), keys(al)) {
+				p.edit.SetAliases = append(p.edit.SetAliases, row)
+			}
+		}
 	}
 	for _, al := range p.now.Aliases {
 		if _, gone := have[al.Address.Key()]; gone {
@@ -129,10 +138,4 @@ func keys(al Alias) []string {
 	return out
 }
 
-func targets(al Alias) string {
-	out := make([]string, len(al.Targets))
-	for i, t := range al.Targets {
-		out[i] = t.Unicode()
-	}
-	return strings.Join(out, ", ")
-}
+func targets(al Alias) string { return joined(al.Targets) }

@@ -14,6 +14,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"waxwing/internal/address"
 	"waxwing/internal/backup"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -47,7 +48,11 @@ type Settings struct {
 	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
 	ScrubRate     int64 // octets a second that the scrub reads; 0: none
 
-	TLSPolicies   string // how connections to other servers are protected, as tlspolicy.Parse reads it
+	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
+
+	SRSDomain string // of rewritten senders; "": that of the address that forwards
+	SRSDays   int    // for which failures of forwarded mail are taken back
+
 	TraceDays     int    // for which it is kept what became of messages; 0: for ever
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 
@@ -174,6 +179,13 @@ var settingDefs = []settingDef{
 	{"scrub.rate", "octets a second at which all stored mail is read again and again to find damage; 0: not at all", func(s *Settings) any { return &s.ScrubRate }, func(s *Settings) string {
 		return allowed(s.ScrubRate == 0 || s.ScrubRate >= 64<<10 && s.ScrubRate <= 1<<30, "0 (not at all) or 65536 (64 KiB) to 1073741824 (1 GiB)")
 	}},
+	{"srs.days", "days for which notifications of failure of forwarded mail are taken back for its sender: 7 to 365", func(s *Settings) any { return &s.SRSDays }, func(s *Settings) string {
+		return allowed(s.SRSDays >= 7 && s.SRSDays <= 365, "7 to 365")
+	}},
+	{"srs.domain", "domain of ours that forwarded mail of strangers is sent from; nothing for that of the address that forwards", func(s *Settings) any { return &s.SRSDomain }, func(s *Settings) string {
+		_, err := address.ParseDomain(s.SRSDomain)
+		return allowed(s.SRSDomain == "" || err == nil, "a domain of this server, or nothing")
+	}},
 	{"tls.policies", "how connections to other servers must be protected, by the recipient's domain: entries like bank.example dane-only, separated by ; (see waxwing tls policy)", func(s *Settings) any { return &s.TLSPolicies }, func(s *Settings) string {
 		_, err := tlspolicy.Parse(s.TLSPolicies)
 		return allowed(err == nil, "entries of a domain and a level (auto, none, may, encrypt, verify, secure, dane, dane-only), separated by ;")
@@ -216,7 +228,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
-		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TraceDays: 30, TraceSubjects: "off",
+		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
 		Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 	}
 }

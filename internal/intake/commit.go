@@ -40,8 +40,8 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 		Content: content,
 		Summary: digest.Make(part, content, content.Size()),
 		Local:   make([]store.NewEntry, len(t.locals)),
-		Queue:   t.queueMessage(part, content.Size(), id, now),
 	}
+	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), id, now))
 	for i, l := range t.locals {
 		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, InternalDate: now, IgnoreQuota: true}
 	}
@@ -115,11 +115,6 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 	for i := range m.Recipients {
 		m.Recipients[i].State = store.QueueWaiting
 		m.Recipients[i].NextAttempt = now
-	}
-	// Whoever forwards back to us is found out by this field. It names an address, so it is left out where others
-	// than that address's own targets would see it.
-	if len(t.forwards) == 1 && !t.direct {
-		m.Prefix = []byte("Delivered-To: " + t.forwards[0].String() + "\r\n")
 	}
 	return m
 }

@@ -52,7 +52,7 @@ type Directory interface {
 
 // Router is what intake asks of routing.
 type Router interface {
-	Route(ctx context.Context, to address.Address) (routing.Route, error)
+	Route(ctx context.Context, req routing.Request) (routing.Route, error)
 }
 
 // Limits bound what one message and all messages together may cost; zero values stand for the defaults. The size of a

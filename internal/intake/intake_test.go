@@ -1,11 +1,13 @@
 package intake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +28,11 @@ type ledger struct {
 	got   []filed
 	usage map[store.AccountID]store.Usage
 	err   error
+}
+
+// SRSKeys implements routing.Keys.
+func (l *ledger) SRSKeys(context.Context) ([]store.SRSKey, error) {
+	return []store.SRSKey{{ID: 1, Secret: bytes.Repeat([]byte("k"), 32)}}, l.err
 }
 
 type filed struct {
@@ -94,7 +101,7 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 		must(t, dir.AddAlias(ctx, al))
 	}
 	opts := Options{
-		Store: h.ledger, Directory: dir, Routing: routing.New(dir), Hostname: "mx.example.test", SpoolDir: t.TempDir(),
+		Store: h.ledger, Directory: dir, Routing: routing.New(routing.Options{Directory: dir, Keys: h.ledger}), Hostname: "mx.example.test", SpoolDir: t.TempDir(),
 		Clock: func() time.Time { return noon }, IDs: func() string { return "TRACE" },
 		Free: func() (int64, error) { return 1 << 40, nil },
 	}
@@ -379,14 +386,14 @@ func TestOneCopyForEachAccountInOneDelivery(t *testing.T) {
 		t.Errorf("local copies for %v", accounts)
 	}
 	var remote []string
-	for _, r := range got.Queue.Recipients {
+	for _, r := range slices.Concat(got.Queue.Recipients, got.More[0].Recipients) {
 		remote = append(remote, r.To+" "+r.Domain+" "+r.ORcpt+" "+string(r.State))
 	}
 	want := "x@remote.test remote.test rfc822;mixed@example.test waiting,y@other.test other.test rfc822;mixed@example.test waiting,z@remote.test remote.test  waiting"
 	if strings.Join(remote, ",") != want {
 		t.Errorf("remote recipients %q", remote)
 	}
-	if q := got.Queue; q.Account != h.ids["anna"] || q.From != "anna@example.test" || q.TraceID != "TRACE" || q.Size != int64(len(got.text)) || len(q.Prefix) != 0 {
+	if q := got.Queue; q.Account != h.ids["anna"] || q.From != "anna@example.test" || q.TraceID != "TRACE" || q.Size != int64(len(got.text)) || len(got.More) != 1 || len(got.More[0].Prefix) != 0 {
 		t.Errorf("queued as %+v", q)
 	}
 }
@@ -399,7 +406,7 @@ func TestManyNamesOfOneAddressDoNotMultiplyItsMail(t *testing.T) {
 		rcpts = append(rcpts, fmt.Sprintf("away+%d@example.test", i), fmt.Sprintf("mixed+%d@example.test", i))
 	}
 	got, err := h.send(t, stranger(), from(t, "x@remote.test"), plain, rcpts...)
-	if err != nil || len(got.Queue.Recipients) != 3 || len(got.Local) != 1 {
+	if err != nil || len(got.Queue.Recipients) != 1 || len(got.More) != 1 || len(got.More[0].Recipients) != 2 || len(got.Local) != 1 {
 		t.Errorf("%v: %+v", err, got.Queue)
 	}
 }

@@ -31,7 +31,7 @@ func newRealHouse(t testing.TB) (*Intake, *store.Store, map[string]store.Account
 		ids[name] = a.ID
 	}
 	in, err := New(Options{
-		Store: st, Directory: dir, Routing: routing.New(dir), Hostname: "mx.example.test", SpoolDir: t.TempDir(),
+		Store: st, Directory: dir, Routing: routing.New(routing.Options{Directory: dir, Keys: st}), Hostname: "mx.example.test", SpoolDir: t.TempDir(),
 		Clock: func() time.Time { return noon }, Limits: Limits{Reserve: 1},
 	})
 	must(t, err)

@@ -133,7 +133,7 @@ func (t *Transaction) checkValidSince(ctx context.Context, h message.Header) err
 			if rc.since || rc.to.Key() != to.Key() {
 				continue
 			}
-			route, err := t.in.opts.Routing.Route(ctx, rc.to)
+			route, err := t.in.opts.Routing.Route(ctx, routing.Request{To: rc.to, From: t.sender()})
 			if err != nil {
 				return t.directoryFailed(err, rc.to)
 			}

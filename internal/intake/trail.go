@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"waxwing/internal/message"
+	"waxwing/internal/routing"
 	"waxwing/internal/store"
 	"waxwing/internal/trace"
 )
@@ -57,9 +58,13 @@ func mailboxStep(l local) trace.Step {
 }
 
 // tellRoute adds to the trail where a recipient leads, if that isn't itself.
-func (t *Transaction) tellRoute(to, target string) {
+func (t *Transaction) tellRoute(to, target string, sender routing.Sender) {
 	if t.peer.Trail != nil && !strings.EqualFold(to, target) {
-		t.peer.Trail.Add(trace.Step{Kind: trace.Route, Address: to, Data: []trace.Pair{{Name: trace.Target, Value: target}}})
+		reason := ""
+		if sender.Replaced {
+			reason = "goes on under the sender <" + sender.Address.String() + ">"
+		}
+		t.peer.Trail.Add(trace.Step{Kind: trace.Route, Address: to, Reason: reason, Data: []trace.Pair{{Name: trace.Target, Value: target}}})
 	}
 }
 

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"waxwing/internal/address"
@@ -26,9 +27,9 @@ type Transaction struct {
 	locals    []local
 	accounts  map[store.AccountID]bool // in locals, once there are several
 	remotes   []store.QueueRecipient
+	ways      []way             // how each of remotes is sent
 	elsewhere map[string]bool   // keys of the addresses in remotes
-	forwards  []address.Address // recipients of ours that lead to other servers
-	direct    bool              // some remote recipient was named by the sender
+	forwards  []address.Address // addresses of ours that lead to other servers
 
 	spool *Spool
 }
@@ -62,7 +63,7 @@ func (t *Transaction) Abort() {
 	}
 	t.begun, t.mail, t.terms = false, smtp.Mail{}, terms{}
 	t.rcpts, t.locals, t.accounts = nil, nil, nil
-	t.remotes, t.elsewhere, t.forwards, t.direct = nil, nil, nil, false
+	t.remotes, t.ways, t.elsewhere, t.forwards = nil, nil, nil, nil
 }
 
 // user tells whether the rules for users of ours apply.
@@ -117,9 +118,12 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 	if len(t.rcpts) >= t.set.Recipients || len(t.locals)+len(t.remotes) >= t.in.limits.Targets || !t.domainsLeft(r.To) {
 		return smtp.Errorf(452, "4.5.3", "too many recipients: send the rest in another message")
 	}
-	route, err := t.in.opts.Routing.Route(ctx, r.To)
+	route, err := t.in.opts.Routing.Route(ctx, routing.Request{To: r.To, From: t.sender()})
 	if err != nil {
 		return t.directoryFailed(err, r.To)
+	}
+	if route.Refusal != nil {
+		return route.Refusal
 	}
 	switch route.Status {
 	case directory.OK:
@@ -139,6 +143,15 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 	}
 	t.accept(r, route)
 	return nil
+}
+
+// sender is who sends, for routing.
+func (t *Transaction) sender() directory.Sender {
+	s := directory.Sender{Address: t.mail.From, Ours: t.internal}
+	if t.peer.Identity != nil {
+		s.Account = t.peer.Identity.Account
+	}
+	return s
 }
 
 // unknownMailbox refuses an address of ours that stands for nothing. One that asks for a further hop (user%elsewhere,
@@ -216,33 +229,30 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 		rc.action = ""
 		t.addRemote(r.To, store.QueueRecipient{
 			To: r.To.String(), Domain: store.LocalDestination, Notify: uint8(r.Notify), ORcpt: r.ORcpt, ValidSince: r.ValidSince.String(),
-		})
+		}, way{})
 		t.rcpts = append(t.rcpts, rc)
 		return
 	}
-	leaves := false
 	for _, target := range route.Targets {
 		if target.Account != nil {
 			if rc.action == "" {
 				rc.action = "delivered"
 			}
 			mailbox := target.Account.Address.String()
-			t.tellRoute(r.To.String(), mailbox)
+			t.tellRoute(r.To.String(), mailbox, routing.Sender{})
 			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox})
 			continue
 		}
-		leaves = true
-		t.tellRoute(r.To.String(), target.Remote.String())
-		t.addRemote(target.Remote, store.QueueRecipient{
+		t.tellRoute(r.To.String(), target.Remote.String(), target.Sender)
+		w := way{sender: target.Sender, by: target.By}
+		q := store.QueueRecipient{
 			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
 			ValidSince: onwards(r, route),
-		})
-	}
-	switch {
-	case leaves && route.Status == directory.OK:
-		t.forwards = append(t.forwards, r.To)
-	case leaves:
-		t.direct = true
+		}
+		if w.sender.Owner { // a list ends what the sender asked to be told: RFC 3461, section 5.2.7.3
+			q.Notify = uint8(smtp.NotifyDefault)
+		}
+		t.addRemote(target.Remote, q, w)
 	}
 	t.rcpts = append(t.rcpts, rc)
 }
@@ -268,7 +278,7 @@ func onwards(r smtp.Rcpt, route routing.Route) string {
 	return r.ValidSince.String()
 }
 
-func (t *Transaction) addRemote(to address.Address, q store.QueueRecipient) {
+func (t *Transaction) addRemote(to address.Address, q store.QueueRecipient, w way) {
 	key := to.Key()
 	if t.elsewhere[key] {
 		return
@@ -277,7 +287,10 @@ func (t *Transaction) addRemote(to address.Address, q store.QueueRecipient) {
 		t.elsewhere = make(map[string]bool)
 	}
 	t.elsewhere[key] = true
-	t.remotes = append(t.remotes, q)
+	t.remotes, t.ways = append(t.remotes, q), append(t.ways, w)
+	if !w.by.IsNull() && !slices.Contains(t.forwards, w.by) {
+		t.forwards = append(t.forwards, w.by)
+	}
 }
 
 func (t *Transaction) addLocal(l local) {

@@ -74,8 +74,9 @@ func (s *Server) build(_ context.Context) error {
 	if err != nil {
 		return err
 	}
+	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Logger: s.log.With("part", "routing")})
 	in, err := intake.New(intake.Options{
-		Store: s.state.Store, Directory: s.state.Directory, Routing: routing.New(s.state.Directory),
+		Store: s.state.Store, Directory: s.state.Directory, Routing: router,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),

@@ -89,7 +89,7 @@ func (tx *Tx) deliver(d *Delivery, content *settled, summary []byte) (Delivered,
 	if err := tx.admit(d); err != nil {
 		return out, err
 	}
-	refs := int64(len(accountsOf(d.Local)))
+	refs := int64(len(accountsOf(d.Local)) + len(d.More))
 	if d.Queue != nil {
 		refs++
 	}
@@ -103,6 +103,11 @@ func (tx *Tx) deliver(d *Delivery, content *settled, summary []byte) (Delivered,
 	if d.Queue != nil {
 		if out.Queue, err = enqueue(tx, d.Queue, blobID); err != nil {
 			return out, fmt.Errorf("queue: %w", err)
+		}
+		for _, m := range d.More {
+			if _, err := enqueue(tx, m, blobID); err != nil {
+				return out, fmt.Errorf("queue: %w", err)
+			}
 		}
 		tx.NotifyQueue()
 	}

@@ -13,7 +13,7 @@ import (
 func (s *Store) DirectoryDomains(ctx context.Context) ([]DirectoryDomain, error) {
 	var list []DirectoryDomain
 	err := s.Read(ctx, func(q Querier) error {
-		rows, err := q.Query(`SELECT name, catch_all, postmaster, max_accounts, created FROM directory_domain ORDER BY name`)
+		rows, err := q.Query(`SELECT name, catch_all, postmaster, max_accounts, options, created FROM directory_domain ORDER BY name`)
 		if err != nil {
 			return err
 		}
@@ -22,7 +22,7 @@ func (s *Store) DirectoryDomains(ctx context.Context) ([]DirectoryDomain, error)
 		for rows.Next() {
 			var d DirectoryDomain
 			var created int64
-			if err := rows.Scan(&d.Name, &d.CatchAll, &d.Postmaster, &d.MaxAccounts, &created); err != nil {
+			if err := rows.Scan(&d.Name, &d.CatchAll, &d.Postmaster, &d.MaxAccounts, &d.Options, &created); err != nil {
 				return err
 			}
 			d.Created = time.UnixMicro(created)
@@ -34,7 +34,7 @@ func (s *Store) DirectoryDomains(ctx context.Context) ([]DirectoryDomain, error)
 }
 
 const accountColumns = `d.account_id, a.address_key, a.local_part, a.domain, d.name, d.language, d.admin, d.suspended,
-	d.quota_bytes, d.quota_messages, d.password_version, d.created`
+	d.quota_bytes, d.quota_messages, d.password_version, a.options, d.created`
 
 const accountTables = `directory_account AS d JOIN directory_address AS a ON a.account_id = d.account_id`
 
@@ -42,7 +42,7 @@ func scanDirectoryAccount(scan func(...any) error) (DirectoryAccount, error) {
 	var a DirectoryAccount
 	var created int64
 	err := scan(&a.ID, &a.Key, &a.Local, &a.Domain, &a.Name, &a.Language, &a.Admin, &a.Suspended,
-		&a.QuotaBytes, &a.QuotaMessages, &a.PasswordVersion, &created)
+		&a.QuotaBytes, &a.QuotaMessages, &a.PasswordVersion, &a.Options, &created)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
@@ -63,14 +63,15 @@ func (s *Store) LookupDirectoryAddress(ctx context.Context, key string) (Directo
 		if !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		rows, err := q.Query(`SELECT target FROM directory_target WHERE address_key = $1 ORDER BY position`, key)
+		rows, err := q.Query(`SELECT t.target, a.options FROM directory_target AS t
+			JOIN directory_address AS a ON a.address_key = t.address_key WHERE t.address_key = $1 ORDER BY t.position`, key)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var t string
-			if err := rows.Scan(&t); err != nil {
+			if err := rows.Scan(&t, &found.Options); err != nil {
 				return err
 			}
 			found.Targets = append(found.Targets, t)

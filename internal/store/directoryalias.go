@@ -11,8 +11,8 @@ func (s *Store) DirectoryAliases(ctx context.Context, f DirectoryFilter) ([]Dire
 	var list []DirectoryAlias
 	err := s.Read(ctx, func(q Querier) error {
 		// The limit counts aliases, not targets: it stands in the inner query.
-		rows, err := q.Query(`SELECT a.address_key, a.local_part, a.domain, a.created, t.target, t.target_key FROM
-			(SELECT a.address_key, a.local_part, a.domain, a.created FROM directory_address AS a`+where+`) AS a
+		rows, err := q.Query(`SELECT a.address_key, a.local_part, a.domain, a.options, a.created, t.target, t.target_key FROM
+			(SELECT a.address_key, a.local_part, a.domain, a.options, a.created FROM directory_address AS a`+where+`) AS a
 			JOIN directory_target AS t ON t.address_key = a.address_key ORDER BY a.address_key, t.position`, args...)
 		if err != nil {
 			return err
@@ -23,7 +23,7 @@ func (s *Store) DirectoryAliases(ctx context.Context, f DirectoryFilter) ([]Dire
 			var a DirectoryAlias
 			var t DirectoryTarget
 			var created int64
-			if err := rows.Scan(&a.Key, &a.Local, &a.Domain, &created, &t.Address, &t.Key); err != nil {
+			if err := rows.Scan(&a.Key, &a.Local, &a.Domain, &a.Options, &created, &t.Address, &t.Key); err != nil {
 				return err
 			}
 			if len(list) == 0 || list[len(list)-1].Key != a.Key {

@@ -27,6 +27,9 @@ type DirectoryEdit struct {
 	AddAliases     []DirectoryAlias
 	SetAliases     []DirectoryAlias
 	RemoveDomains  []string
+	RemoveRules    []DirectoryRule // by kind and name
+	PutRules       []DirectoryRule // made or replaced
+	AddRules       []DirectoryRule // ErrExists when there is one of that name
 	Settings       []SettingChange
 }
 
@@ -39,6 +42,7 @@ type DirectoryAccountChange struct {
 	Suspended     *bool
 	QuotaBytes    *int64
 	QuotaMessages *int64
+	Options       *string
 }
 
 // EditDirectory carries out an edit and gives its version and the ids of the accounts that it made. ErrExists,
@@ -128,6 +132,9 @@ func (d *directoryEditor) run() (ids []AccountID, err error) {
 		func() error {
 			return each(e.RemoveDomains, "domain", func(n string) string { return n }, d.removeDomain)
 		},
+		func() error { return each(e.RemoveRules, "rule", ruleName, d.removeRule) },
+		func() error { return each(e.AddRules, "rule", ruleName, d.addRule) },
+		func() error { return each(e.PutRules, "rule", ruleName, d.putRule) },
 		func() error { return d.settings() },
 	}
 	for _, step := range steps {
@@ -152,9 +159,9 @@ func each[T any](list []T, kind string, name func(T) string, do func(T) error) e
 }
 
 func (d *directoryEditor) addDomain(r DirectoryDomain) error {
-	n, err := affected(d.tx.Exec(`INSERT INTO directory_domain (name, catch_all, postmaster, max_accounts, created)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (name) DO NOTHING`,
-		r.Name, r.CatchAll, r.Postmaster, r.MaxAccounts, r.Created.UnixMicro()))
+	n, err := affected(d.tx.Exec(`INSERT INTO directory_domain (name, catch_all, postmaster, max_accounts, options, created)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (name) DO NOTHING`,
+		r.Name, r.CatchAll, r.Postmaster, r.MaxAccounts, r.Options, r.Created.UnixMicro()))
 	if err == nil && n == 0 {
 		err = ErrExists
 	}
@@ -165,8 +172,8 @@ func (d *directoryEditor) addDomain(r DirectoryDomain) error {
 }
 
 func (d *directoryEditor) setDomain(r DirectoryDomain) error {
-	err := oneRow(d.tx.Exec(`UPDATE directory_domain SET catch_all = $2, postmaster = $3, max_accounts = $4 WHERE name = $1`,
-		r.Name, r.CatchAll, r.Postmaster, r.MaxAccounts))
+	err := oneRow(d.tx.Exec(`UPDATE directory_domain SET catch_all = $2, postmaster = $3, max_accounts = $4, options = $5 WHERE name = $1`,
+		r.Name, r.CatchAll, r.Postmaster, r.MaxAccounts, r.Options))
 	if err != nil {
 		return err
 	}
@@ -252,8 +259,8 @@ func (d *directoryEditor) takeRoom(domain string, room map[string]int) error {
 // accountRows makes the rows of an account; ErrExists when the address is taken.
 func (d *directoryEditor) accountRows(id AccountID, a *NewDirectoryAccount) error {
 	created := a.Created.UnixMicro()
-	n, err := affected(d.tx.Exec(`INSERT INTO directory_address (address_key, local_part, domain, account_id, created)
-		VALUES ($1, $2, $3, $4, $5) ON CONFLICT (address_key) DO NOTHING`, a.Key, a.Local, a.Domain, id, created))
+	n, err := affected(d.tx.Exec(`INSERT INTO directory_address (address_key, local_part, domain, account_id, options, created)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (address_key) DO NOTHING`, a.Key, a.Local, a.Domain, id, a.Options, created))
 	if err != nil {
 		return err
 	}
@@ -282,6 +289,11 @@ func (d *directoryEditor) setAccounts() error {
 			c.ID, c.Name, c.Language, bitOf(c.Admin), bitOf(c.Suspended), c.QuotaBytes, c.QuotaMessages))
 		if err != nil {
 			return err
+		}
+		if c.Options != nil {
+			if err := oneRow(d.tx.Exec(`UPDATE directory_address SET options = $2 WHERE account_id = $1`, c.ID, *c.Options)); err != nil {
+				return err
+			}
 		}
 		a, err := d.account(c.ID)
 		if err != nil {
@@ -342,9 +354,9 @@ func (d *directoryEditor) removeAccount(a DirectoryAccount) error {
 }
 
 func (d *directoryEditor) addAlias(a DirectoryAlias) error {
-	n, err := affected(d.tx.Exec(`INSERT INTO directory_address (address_key, local_part, domain, account_id, created)
-		SELECT $1, $2, name, NULL, $4 FROM directory_domain WHERE name = $3 ON CONFLICT (address_key) DO NOTHING`,
-		a.Key, a.Local, a.Domain, a.Created.UnixMicro()))
+	n, err := affected(d.tx.Exec(`INSERT INTO directory_address (address_key, local_part, domain, account_id, options, created)
+		SELECT $1, $2, name, NULL, $5, $4 FROM directory_domain WHERE name = $3 ON CONFLICT (address_key) DO NOTHING`,
+		a.Key, a.Local, a.Domain, a.Created.UnixMicro(), a.Options))
 	if err != nil {
 		return err
 	}
@@ -368,7 +380,8 @@ func (d *directoryEditor) missingOrTaken(domain string) error {
 
 // setAlias replaces the targets; ErrNotFound for an account's address too.
 func (d *directoryEditor) setAlias(a DirectoryAlias) error {
-	err := oneRow(d.tx.Exec(`UPDATE directory_address SET local_part = $2 WHERE address_key = $1 AND account_id IS NULL`, a.Key, a.Local))
+	err := oneRow(d.tx.Exec(`UPDATE directory_address SET local_part = $2, options = $3 WHERE address_key = $1 AND account_id IS NULL`,
+		a.Key, a.Local, a.Options))
 	if err != nil {
 		return err
 	}

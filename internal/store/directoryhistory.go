@@ -8,7 +8,7 @@ import (
 )
 
 // The history of settings holds the directory too: a line "account/KEY" with the account as JSON, or NULL when it was
-// removed, and "domain/NAME" and "alias/KEY" in the same way. Names of settings have no slash. What an edit leaves is
+// removed, and "domain/NAME", "alias/KEY" and "RULEKIND/NAME" in the same way. Names of settings have no slash. What an edit leaves is
 // written by the transaction of the edit, so that the history can't say anything else than what was.
 const (
 	historyDomains  = "domain/"
@@ -20,6 +20,7 @@ type domainHistory struct {
 	CatchAll    string `json:"catch_all,omitempty"`
 	Postmaster  string `json:"postmaster,omitempty"`
 	MaxAccounts int    `json:"max_accounts,omitempty"`
+	Options     string `json:"options,omitempty"`
 }
 
 // accountHistory is what is known of an account, but for its password.
@@ -32,27 +33,29 @@ type accountHistory struct {
 	Suspended     bool   `json:"suspended,omitempty"`
 	QuotaBytes    int64  `json:"quota_bytes,omitempty"`
 	QuotaMessages int64  `json:"quota_messages,omitempty"`
+	Options       string `json:"options,omitempty"`
 }
 
 type aliasHistory struct {
 	Local   string            `json:"local"`
 	Domain  string            `json:"domain"`
 	Targets []DirectoryTarget `json:"targets"`
+	Options string            `json:"options,omitempty"`
 }
 
 func domainForm(d DirectoryDomain) any {
-	return domainHistory{CatchAll: d.CatchAll, Postmaster: d.Postmaster, MaxAccounts: d.MaxAccounts}
+	return domainHistory{CatchAll: d.CatchAll, Postmaster: d.Postmaster, MaxAccounts: d.MaxAccounts, Options: d.Options}
 }
 
 func accountForm(a DirectoryAccount) any {
 	return accountHistory{
 		Local: a.Local, Domain: a.Domain, Name: a.Name, Language: a.Language, Admin: a.Admin, Suspended: a.Suspended,
-		QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages,
+		QuotaBytes: a.QuotaBytes, QuotaMessages: a.QuotaMessages, Options: a.Options,
 	}
 }
 
 func aliasForm(a DirectoryAlias) any {
-	return aliasHistory{Local: a.Local, Domain: a.Domain, Targets: a.Targets}
+	return aliasHistory{Local: a.Local, Domain: a.Domain, Targets: a.Targets, Options: a.Options}
 }
 
 // note writes what an edit left of an object; nil is nothing.
@@ -81,6 +84,7 @@ type DirectorySnapshot struct {
 	Domains  []DirectoryDomain
 	Accounts []DirectoryAccount
 	Aliases  []DirectoryAlias
+	Rules    []DirectoryRule
 }
 
 // DirectoryAt gives the domains, accounts and aliases as they were at a version, in order of name.
@@ -118,7 +122,7 @@ func (s *DirectorySnapshot) add(name, value string) error {
 		if err := json.Unmarshal([]byte(value), &f); err != nil {
 			return err
 		}
-		s.Domains = append(s.Domains, DirectoryDomain{Name: key, CatchAll: f.CatchAll, Postmaster: f.Postmaster, MaxAccounts: f.MaxAccounts})
+		s.Domains = append(s.Domains, DirectoryDomain{Name: key, CatchAll: f.CatchAll, Postmaster: f.Postmaster, MaxAccounts: f.MaxAccounts, Options: f.Options})
 	case historyAccounts:
 		var f accountHistory
 		if err := json.Unmarshal([]byte(value), &f); err != nil {
@@ -126,14 +130,16 @@ func (s *DirectorySnapshot) add(name, value string) error {
 		}
 		s.Accounts = append(s.Accounts, DirectoryAccount{
 			Key: key, Local: f.Local, Domain: f.Domain, Name: f.Name, Language: f.Language, Admin: f.Admin, Suspended: f.Suspended,
-			QuotaBytes: f.QuotaBytes, QuotaMessages: f.QuotaMessages,
+			QuotaBytes: f.QuotaBytes, QuotaMessages: f.QuotaMessages, Options: f.Options,
 		})
 	case historyAliases:
 		var f aliasHistory
 		if err := json.Unmarshal([]byte(value), &f); err != nil {
 			return err
 		}
-		s.Aliases = append(s.Aliases, DirectoryAlias{Key: key, Local: f.Local, Domain: f.Domain, Targets: f.Targets})
+		s.Aliases = append(s.Aliases, DirectoryAlias{Key: key, Local: f.Local, Domain: f.Domain, Targets: f.Targets, Options: f.Options})
+	default:
+		s.Rules = append(s.Rules, DirectoryRule{Kind: kind, Name: key, Value: value})
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type DirectoryDomain struct {
 	CatchAll    string
 	Postmaster  string
 	MaxAccounts int
+	Options     string // JSON, "" for none
 	Created     time.Time
 }
 
@@ -34,6 +35,7 @@ type DirectoryAccount struct {
 	QuotaBytes      int64
 	QuotaMessages   int64
 	PasswordVersion int64
+	Options         string // JSON, "" for none
 	Created         time.Time
 }
 
@@ -48,6 +50,7 @@ type NewDirectoryAccount struct {
 type DirectoryAddress struct {
 	Account *DirectoryAccount
 	Targets []string
+	Options string // of an alias
 }
 
 // DirectoryTarget is one target of an alias, as SMTP writes it and folded.
@@ -62,6 +65,22 @@ type DirectoryAlias struct {
 	Local   string
 	Domain  string
 	Targets []DirectoryTarget
+	Options string // JSON, "" for none
+	Created time.Time
+}
+
+// DirectoryRule is one rule that belongs to no address: kinds and values are package directory's.
+type DirectoryRule struct {
+	Kind    string
+	Name    string
+	Value   string // JSON
+	Created time.Time
+}
+
+// SRSKey is a key that reverse-paths of forwarded mail are signed with.
+type SRSKey struct {
+	ID      int64
+	Secret  []byte
 	Created time.Time
 }
 
@@ -82,7 +101,7 @@ type SettingRow struct {
 	Changed time.Time
 }
 
-// SettingChange is one line of the history: of a setting, or as "account/KEY", "domain/NAME", "alias/KEY" of the directory.
+// SettingChange is one line of the history: of a setting, or as "account/KEY", "domain/NAME", "alias/KEY", "RULEKIND/NAME" of the directory.
 type SettingChange struct {
 	Version int64
 	Name    string

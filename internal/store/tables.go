@@ -42,6 +42,8 @@ var tables = []Table{
 	{Name: "setting", key: []string{"name"}},
 	{Name: "setting_history", key: []string{"version", "name"}},
 	{Name: "domain_policy", key: []string{"domain"}},
+	{Name: "mail_rule", key: []string{"kind", "name"}},
+	{Name: "srs_key", key: []string{"id"}},
 	{Name: "mail_account", Account: "account_id", key: []string{"account_id"}},
 	{Name: "returning_account", Account: "account_id", key: []string{"account_id"}},
 	{Name: "returning_mailbox", Account: "account_id", key: []string{"account_id", "mailbox_id"}},

@@ -120,6 +120,9 @@ type Delivery struct {
 	Queue   *QueueMessage // remote recipients, nil for none
 	Trace   TraceRow      // what led here; zero for nothing
 	Also    []Delivery    // further messages of the same transaction, each without Also: notifications, copies
+	// More are remote recipients that the same octets go to under another reverse-path, or with other fields before them; only
+	// beside Queue.
+	More []*QueueMessage
 }
 
 // Delivered says what a Delivery made.

@@ -65,6 +65,9 @@ func (m *Memory) edit(e store.DirectoryEdit) (ids []store.AccountID, err error) 
 	if err := m.removeDomains(e); err != nil {
 		return nil, err
 	}
+	if err := m.editRules(e); err != nil {
+		return nil, err
+	}
 	for _, c := range e.Settings {
 		m.line(e, c.Name, c.Value)
 		if c.Value == nil {
@@ -163,6 +166,7 @@ func (m *Memory) setAccount(e store.DirectoryEdit, c store.DirectoryAccountChang
 	set(&a.row.Suspended, c.Suspended)
 	set(&a.row.QuotaBytes, c.QuotaBytes)
 	set(&a.row.QuotaMessages, c.QuotaMessages)
+	set(&a.row.Options, c.Options)
 	m.accounts[c.ID] = a
 	m.object(e, "account/"+a.row.Key)
 	return nil
@@ -213,5 +217,28 @@ func (m *Memory) DirectoryAt(_ context.Context, version int64) (out store.Direct
 	for _, a := range t.aliases {
 		out.Aliases = append(out.Aliases, a)
 	}
+	for _, r := range t.rules {
+		out.Rules = append(out.Rules, r)
+	}
 	return out, nil
+}
+
+func (m *Memory) editRules(e store.DirectoryEdit) error {
+	for _, r := range e.RemoveRules {
+		key := r.Kind + "/" + r.Name
+		if _, ok := m.rules[key]; !ok {
+			return store.ErrNotFound
+		}
+		delete(m.rules, key)
+		m.line(e, key, nil)
+	}
+	for i, r := range slices.Concat(e.AddRules, e.PutRules) {
+		key := r.Kind + "/" + r.Name
+		if _, ok := m.rules[key]; ok && i < len(e.AddRules) {
+			return store.ErrExists
+		}
+		m.rules[key] = r
+		m.line(e, key, &r.Value)
+	}
+	return nil
 }

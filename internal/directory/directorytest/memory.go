@@ -33,10 +33,11 @@ type tables struct {
 	keys     map[string]store.AccountID // of accounts; 0 for aliases
 	aliases  map[string]store.DirectoryAlias
 	settings map[string]store.SettingRow
+	rules    map[string]store.DirectoryRule // by kind/name
 }
 
 func (t *tables) clone() tables {
-	return tables{t.version, maps.Clone(t.domains), maps.Clone(t.accounts), maps.Clone(t.keys), maps.Clone(t.aliases), maps.Clone(t.settings)}
+	return tables{t.version, maps.Clone(t.domains), maps.Clone(t.accounts), maps.Clone(t.keys), maps.Clone(t.aliases), maps.Clone(t.settings), maps.Clone(t.rules)}
 }
 
 type entry struct {
@@ -50,7 +51,7 @@ var _ directory.Repository = (*Memory)(nil)
 func NewMemory() *Memory {
 	m := &Memory{tables: tables{
 		domains: map[string]store.DirectoryDomain{}, accounts: map[store.AccountID]entry{}, keys: map[string]store.AccountID{},
-		aliases: map[string]store.DirectoryAlias{}, settings: map[string]store.SettingRow{},
+		aliases: map[string]store.DirectoryAlias{}, settings: map[string]store.SettingRow{}, rules: map[string]store.DirectoryRule{},
 	}}
 	m.versions = []tables{m.clone()}
 	return m
@@ -88,6 +89,20 @@ func (m *Memory) DirectoryDomains(context.Context) ([]store.DirectoryDomain, err
 	return list, err
 }
 
+// DirectoryRules implements directory.Repository.
+func (m *Memory) DirectoryRules(context.Context) ([]store.DirectoryRule, error) {
+	leave, err := m.enter()
+	defer leave()
+	var list []store.DirectoryRule
+	for _, r := range m.rules {
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b store.DirectoryRule) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return list, err
+}
+
 // LookupDirectoryAddress implements directory.Repository.
 func (m *Memory) LookupDirectoryAddress(_ context.Context, key string) (store.DirectoryAddress, error) {
 	leave, err := m.enter()
@@ -103,7 +118,7 @@ func (m *Memory) LookupDirectoryAddress(_ context.Context, key string) (store.Di
 		row := m.accounts[id].row
 		return store.DirectoryAddress{Account: &row}, nil
 	}
-	var found store.DirectoryAddress
+	found := store.DirectoryAddress{Options: m.aliases[key].Options}
 	for _, t := range m.aliases[key].Targets {
 		found.Targets = append(found.Targets, t.Address)
 	}
