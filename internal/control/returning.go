@@ -2,12 +2,10 @@ package control
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	"waxwing/internal/address"
@@ -39,7 +37,7 @@ type ReturnTo struct {
 // Home is where mail returns to.
 type Home struct {
 	ID        int64              `json:"id"`              // 0: the account is gone, and nothing was begun
-	Token     string             `json:"token,omitempty"` // for what follows; who begins later ends the right of others
+	Token     string             `json:"token,omitempty"` // for what follows; who begins later ends the right of others, on whatever node
 	There     bool               `json:"there"`           // the account is one of this server
 	Created   time.Time          `json:"created,omitzero"`
 	Mailboxes []Mailbox          `json:"mailboxes"`
@@ -72,37 +70,17 @@ type ReturnRef struct {
 	Backup string `json:"backup"`
 }
 
-// returns knows who brings back what to which account: the last who began.
-type returns struct {
-	mu     sync.Mutex
-	tokens map[int64]string
+// right is what a command may do that began to bring mail back.
+func (r ReturnRef) right() store.ReturnRight {
+	return store.ReturnRight{Account: store.AccountID(r.ID), Token: r.Token}
 }
 
-func (r *returns) begin(id int64) (token string) {
-	token = rand.Text()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.tokens == nil {
-		r.tokens = make(map[int64]string)
+// returned says what an error of a return means to whoever asked.
+func returned(err error) error {
+	if errors.Is(err, store.ErrRight) {
+		return Errorf(Conflict, "another restore into this account has begun: let it end, or run the command again, it goes on")
 	}
-	r.tokens[id] = token
-	return token
-}
-
-// check refuses a return that another has taken over, or that was begun before a restart.
-func (r *returns) check(ref ReturnRef) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ref.Token == "" || r.tokens[ref.ID] != ref.Token {
-		return Errorf(Conflict, "another restore into this account has begun, or the server was restarted: run the command again, it goes on")
-	}
-	return nil
-}
-
-func (r *returns) end(id int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.tokens, id)
+	return err
 }
 
 func (s *Service) returnBegin(ctx context.Context, req ReturnTo) (Home, error) {
@@ -139,11 +117,15 @@ func (s *Service) returnBegin(ctx context.Context, req ReturnTo) (Home, error) {
 	if req.DryRun {
 		return out, nil
 	}
+	right, err := s.store.TakeReturn(ctx, store.AccountID(out.ID))
+	if err != nil {
+		return Home{}, err
+	}
+	out.Token = right.Token
 	list, err := s.store.Returning(ctx, store.AccountID(out.ID), req.Backup)
 	for _, r := range list {
 		out.Returning = append(out.Returning, shownReturning(r))
 	}
-	out.Token = s.returns.begin(out.ID)
 	return out, err
 }
 
@@ -204,18 +186,15 @@ type NewReturning struct {
 }
 
 func (s *Service) returnMailbox(ctx context.Context, req NewReturning) (ReturningMailbox, error) {
-	if err := s.returns.check(req.ReturnRef); err != nil {
-		return ReturningMailbox{}, err
-	}
 	m := req.Mailbox
 	next, ok := backup.AheadUID(m.UIDNext)
 	if !ok {
 		return ReturningMailbox{}, Errorf(Conflict, "mailbox %s: it has given out nearly all UIDs that there are and can't return", m.Name)
 	}
-	r, err := s.store.ReturnMailbox(ctx, store.AccountID(req.ID), req.Backup, store.ReturningMailbox{
+	r, err := s.store.ReturnMailbox(ctx, req.right(), req.Backup, store.ReturningMailbox{
 		Name: m.Name, Role: store.Role(m.Role), Subscribed: m.Subscribed, UIDValidity: m.UIDValidity, UIDNext: store.UID(next), Keywords: m.Keywords,
 	})
-	return shownReturning(r), err
+	return shownReturning(r), returned(err)
 }
 
 // Returns brings messages, all or none. Their octets follow each other in the body.
@@ -243,9 +222,6 @@ type Returned struct {
 func (s *Service) returnMessages(ctx context.Context, req Returns, body io.Reader) (out Returned, err error) {
 	target := appendTarget{store.AccountID(req.ID), store.MailboxID(req.Mailbox)}
 	defer s.appends.begin(target)()
-	if err := s.returns.check(req.ReturnRef); err != nil {
-		return Returned{}, err
-	}
 	list := make([]NewMessage, len(req.Messages))
 	for i, m := range req.Messages {
 		list[i] = m.NewMessage
@@ -267,11 +243,11 @@ func (s *Service) returnMessages(ctx context.Context, req Returns, body io.Reade
 		}
 		copy(msgs[i].Sum[:], sum)
 	}
-	placed, err := s.store.Return(ctx, target.account, target.mailbox, msgs)
+	placed, err := s.store.Return(ctx, req.right(), target.mailbox, msgs)
 	for _, p := range placed {
 		out.UIDs = append(out.UIDs, uint32(p.UID))
 	}
-	return out, err
+	return out, returned(err)
 }
 
 // ReturnEnd shows what has returned. Account is set for one that was gone.
@@ -306,19 +282,13 @@ type ReturnedBox struct {
 }
 
 func (s *Service) returnFinish(ctx context.Context, req ReturnEnd) (ReturnEnded, error) {
-	if err := s.returns.check(req.ReturnRef); err != nil {
-		return ReturnEnded{}, err
-	}
 	out := ReturnEnded{Mailboxes: []ReturnedBox{}}
 	if req.Account == nil {
-		done, err := s.store.FinishReturn(ctx, store.AccountID(req.ID))
+		done, err := s.store.FinishReturn(ctx, req.right())
 		for _, m := range done {
 			out.Mailboxes = append(out.Mailboxes, ReturnedBox{shownMailbox(m.Mailbox), m.Was})
 		}
-		if err == nil {
-			s.returns.end(req.ID)
-		}
-		return out, err
+		return out, returned(err)
 	}
 	b := req.Account
 	owner, err := parseAddress("address", b.Address)
@@ -326,18 +296,17 @@ func (s *Service) returnFinish(ctx context.Context, req ReturnEnd) (ReturnEnded,
 		return out, err
 	}
 	r := directory.Returned{
-		ID: store.AccountID(req.ID), Address: owner, Name: b.Name, Language: b.Language, Suspended: b.Suspended, PasswordHash: b.PasswordHash,
+		Right: req.right(), Address: owner, Name: b.Name, Language: b.Language, Suspended: b.Suspended, PasswordHash: b.PasswordHash,
 		QuotaBytes: b.QuotaBytes, QuotaMessages: b.QuotaMessages, Created: b.Created, Subscriptions: b.Subscriptions,
 	}
 	for _, h := range b.Holds {
 		r.Holds = append(r.Holds, store.Hold{Since: h.Since, Actor: h.By, Reason: h.Reason})
 	}
 	if err := s.dir.ReturnAccount(ctx, r); err != nil {
-		return out, err
+		return out, returned(err)
 	}
-	s.returns.end(req.ID)
 	s.log.Info("account brought back from a backup", "account", owner.String(), "backup", req.Backup, "by", directory.Actor(ctx))
-	list, err := s.mailboxes(ctx, r.ID)
+	list, err := s.mailboxes(ctx, r.Right.Account)
 	for _, m := range list {
 		out.Mailboxes = append(out.Mailboxes, ReturnedBox{Mailbox: m})
 	}

@@ -47,7 +47,6 @@ type Service struct {
 	proof  *proof
 
 	appends appends
-	returns returns
 }
 
 // New makes the service; the caller owns what is in the options.

@@ -11,7 +11,7 @@ import (
 
 // Returned is an account of a backup whose mail is back (store.BeginReturn) and that now becomes an account again.
 type Returned struct {
-	ID            store.AccountID
+	Right         store.ReturnRight
 	Address       address.Address
 	Name          string
 	Language      string
@@ -40,11 +40,11 @@ func (d *Directory) ReturnAccount(ctx context.Context, r Returned) error {
 		return &FieldError{Field: "password", Want: "an argon2id hash in PHC form"}
 	}
 	row := store.NewDirectoryAccount{Password: r.PasswordHash, DirectoryAccount: store.DirectoryAccount{
-		ID: r.ID, Key: r.Address.Key(), Local: r.Address.Local, Domain: r.Address.Domain, Name: r.Name, Language: r.Language,
+		ID: r.Right.Account, Key: r.Address.Key(), Local: r.Address.Local, Domain: r.Address.Domain, Name: r.Name, Language: r.Language,
 		Suspended: r.Suspended, QuotaBytes: max(r.QuotaBytes, 0), QuotaMessages: max(r.QuotaMessages, 0), Created: r.Created,
 	}}
 	_, err := d.edit(ctx, store.DirectoryEdit{Base: -1, ReturnAccounts: []store.DirectoryReturn{
-		{NewDirectoryAccount: row, Subscriptions: r.Subscriptions, Holds: r.Holds},
+		{NewDirectoryAccount: row, Token: r.Right.Token, Subscriptions: r.Subscriptions, Holds: r.Holds},
 	}})
 	return wrap("bring back account", r.Address.String(), err)
 }

@@ -86,6 +86,7 @@ func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 		`DELETE FROM mailbox_tombstone WHERE account_id = $1`,
 		`DELETE FROM deleted_mailbox WHERE account_id = $1`,
 		`DELETE FROM modseq_mark WHERE account_id = $1`,
+		`DELETE FROM returning_right WHERE account_id = $1`,
 	} {
 		if err := tx.exec(q, acct); err != nil {
 			return fmt.Errorf("store: account %d: %w", acct, err)

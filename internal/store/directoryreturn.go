@@ -8,6 +8,7 @@ import (
 // mailboxes.
 type DirectoryReturn struct {
 	NewDirectoryAccount          // Mailboxes: those that it lacks are made
+	Token               string   // of the ReturnRight
 	Subscriptions       []string // names, whether there are mailboxes of them or not
 	Holds               []Hold   // legal holds that were in force
 }
@@ -27,11 +28,8 @@ func (d *directoryEditor) returnAccount(r DirectoryReturn) error {
 	if err := d.accountRows(r.ID, &r.NewDirectoryAccount); err != nil {
 		return err
 	}
-	w, err := d.tx.account(r.ID)
+	w, _, err := d.tx.finishReturn(ReturnRight{r.ID, r.Token})
 	if err != nil {
-		return err
-	}
-	if _, err := w.showReturned(d.tx); err != nil {
 		return err
 	}
 	if err := w.fillUp(d.tx, &r); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -44,6 +45,44 @@ type ReturningMessage struct {
 	NewMessage
 	Sum blob.ID // SHA-256 of the content
 	UID UID     // that it had
+}
+
+// ReturnRight is the right to bring mail back into an account.
+type ReturnRight struct {
+	Account AccountID
+	Token   string
+}
+
+// ErrRight says that another has taken the right to bring mail back.
+var ErrRight = errors.New("store: another brings mail back into this account")
+
+// TakeReturn gives the right to bring mail back into an account to whoever asks last: what others do from here on is ErrRight.
+func (s *Store) TakeReturn(ctx context.Context, acct AccountID) (ReturnRight, error) {
+	r := ReturnRight{Account: acct, Token: rand.Text()}
+	err := s.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.account(acct); err != nil { // what others have begun with it is in
+			return err
+		}
+		return tx.exec(`INSERT INTO returning_right (account_id, token, touched) VALUES ($1, $2, $3)
+			ON CONFLICT (account_id) DO UPDATE SET token = excluded.token, touched = excluded.touched`, acct, r.Token, tx.now.Unix())
+	})
+	if err != nil {
+		return ReturnRight{}, fmt.Errorf("store: return to account %d: %w", acct, err)
+	}
+	return r, nil
+}
+
+// returning gives the account that mail returns to, if the right to do so is still held.
+func (tx *Tx) returning(r ReturnRight) (*work, error) {
+	w, err := tx.account(r.Account)
+	if err != nil {
+		return nil, err
+	}
+	n, err := affected(tx.Exec(`UPDATE returning_right SET touched = $3 WHERE account_id = $1 AND token = $2`, r.Account, r.Token, tx.now.Unix()))
+	if err == nil && n == 0 {
+		err = ErrRight
+	}
+	return w, err
 }
 
 // BeginReturn finds the account that returns under an address, or begins one. What was begun from another backup goes.
@@ -160,13 +199,13 @@ func (tx *Tx) returningBoxes(acct AccountID) ([]ReturningMailbox, error) {
 
 // ReturnMailbox finds a mailbox that returns, or begins it. ErrExists when the account has one of that name, or one of
 // the name returns with another UIDVALIDITY.
-func (s *Store) ReturnMailbox(ctx context.Context, acct AccountID, source string, m ReturningMailbox) (out ReturningMailbox, err error) {
+func (s *Store) ReturnMailbox(ctx context.Context, right ReturnRight, source string, m ReturningMailbox) (out ReturningMailbox, err error) {
 	if m.Name, err = CleanName(m.Name); err == nil && (m.UIDValidity == 0 || m.UIDNext == 0 || len(m.Keywords) > maxKeywords) {
 		err = ErrLimit
 	}
 	if err == nil {
 		err = s.Write(ctx, func(tx *Tx) error {
-			w, err := tx.account(acct)
+			w, err := tx.returning(right)
 			if err != nil {
 				return err
 			}
@@ -178,7 +217,7 @@ func (s *Store) ReturnMailbox(ctx context.Context, acct AccountID, source string
 		})
 	}
 	if err != nil {
-		return out, fmt.Errorf("store: return of mailbox %.60q of account %d: %w", m.Name, acct, err)
+		return out, fmt.Errorf("store: return of mailbox %.60q of account %d: %w", m.Name, right.Account, err)
 	}
 	return out, nil
 }
@@ -210,11 +249,11 @@ func (w *work) returnMailbox(tx *Tx, source string, m ReturningMailbox) (Returni
 // Return adds messages of a backup to a mailbox, all or none. Into one that returns they come with their UIDs, which ascend;
 // those that are in already are left out. Into one that is there they come under new UIDs, and without \Deleted: nobody is to
 // lose them a moment later. Quotas don't bound it: it is an administrator's act. It tells what came.
-func (s *Store) Return(ctx context.Context, acct AccountID, mbox MailboxID, msgs []ReturningMessage) (out []Placed, err error) {
+func (s *Store) Return(ctx context.Context, right ReturnRight, mbox MailboxID, msgs []ReturningMessage) (out []Placed, err error) {
 	contents := make([]*settled, 0, len(msgs))
 	summaries := make([][]byte, len(msgs))
 	for i := range msgs {
-		t, err := s.settle(ctx, shardOf(acct), msgs[i].Content, true)
+		t, err := s.settle(ctx, shardOf(right.Account), msgs[i].Content, true)
 		if err == nil {
 			contents = append(contents, t)
 			if t.sum != msgs[i].Sum {
@@ -223,13 +262,13 @@ func (s *Store) Return(ctx context.Context, acct AccountID, mbox MailboxID, msgs
 		}
 		if err != nil {
 			s.settleAll(contents, err)
-			return nil, fmt.Errorf("store: return of UID %d to mailbox %d of account %d: %w", msgs[i].UID, mbox, acct, err)
+			return nil, fmt.Errorf("store: return of UID %d to mailbox %d of account %d: %w", msgs[i].UID, mbox, right.Account, err)
 		}
 		summaries[i] = appendSummary(nil, &msgs[i].Summary)
 	}
 	err = s.withContents(ctx, contents, func(tx *Tx) error {
 		out = out[:0]
-		w, err := tx.account(acct)
+		w, err := tx.returning(right)
 		if err != nil {
 			return err
 		}
@@ -237,7 +276,7 @@ func (s *Store) Return(ctx context.Context, acct AccountID, mbox MailboxID, msgs
 		if err != nil {
 			return err
 		}
-		if err := tx.touchReturning(acct); err != nil {
+		if err := tx.touchReturning(right.Account); err != nil {
 			return err
 		}
 		for i := range msgs {
@@ -255,7 +294,7 @@ func (s *Store) Return(ctx context.Context, acct AccountID, mbox MailboxID, msgs
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("store: return to mailbox %d of account %d: %w", mbox, acct, err)
+		return nil, fmt.Errorf("store: return to mailbox %d of account %d: %w", mbox, right.Account, err)
 	}
 	return out, nil
 }
@@ -321,20 +360,26 @@ type ReturnedMailbox struct {
 	Was string // the name that it had, which another has now; "" when it has it again
 }
 
-// FinishReturn shows the mailboxes of an account that returned.
-func (s *Store) FinishReturn(ctx context.Context, acct AccountID) (out []ReturnedMailbox, err error) {
-	err = s.Write(ctx, func(tx *Tx) error {
-		w, err := tx.account(acct)
-		if err != nil {
-			return err
-		}
-		out, err = w.showReturned(tx)
+// FinishReturn shows the mailboxes of an account that returned, and gives the right back.
+func (s *Store) FinishReturn(ctx context.Context, right ReturnRight) (out []ReturnedMailbox, err error) {
+	err = s.Write(ctx, func(tx *Tx) (err error) {
+		_, out, err = tx.finishReturn(right)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("store: end of return to account %d: %w", acct, err)
+		return nil, fmt.Errorf("store: end of return to account %d: %w", right.Account, err)
 	}
 	return out, nil
+}
+
+func (tx *Tx) finishReturn(right ReturnRight) (w *work, out []ReturnedMailbox, err error) {
+	if w, err = tx.returning(right); err != nil {
+		return nil, nil, err
+	}
+	if out, err = w.showReturned(tx); err != nil {
+		return nil, nil, err
+	}
+	return w, out, tx.exec(`DELETE FROM returning_right WHERE account_id = $1`, right.Account)
 }
 
 // showReturned makes the mailboxes that return ordinary ones. Behind it the horizon says that what vanished is not known:
@@ -418,6 +463,9 @@ func (s *Store) dropStaleReturns(ctx context.Context) error {
 	}{
 		{`SELECT account_id FROM returning_account WHERE touched < $1`, func(tx *Tx, acct AccountID) error { return tx.dropReturning(acct) }},
 		{`SELECT DISTINCT account_id FROM returning_mailbox WHERE touched < $1`, func(tx *Tx, acct AccountID) error { return tx.dropReturningBoxes(acct, "") }},
+		{`SELECT account_id FROM returning_right WHERE touched < $1`, func(tx *Tx, acct AccountID) error {
+			return tx.exec(`DELETE FROM returning_right WHERE account_id = $1`, acct)
+		}},
 	} {
 		var list []AccountID
 		err := s.reads.each(ctx, func(rows *sql.Rows) error {

@@ -2,6 +2,8 @@ package transfer_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -277,9 +279,10 @@ func TestTheLastWhoBeginsBringsBack(t *testing.T) {
 	if _, err := control.ReturnBegin.Call(t.Context(), b.carrier, to); err != nil {
 		t.Fatal(err)
 	}
+	sum := sha256.Sum256([]byte("x"))
 	_, err = control.ReturnMessages.Call(t.Context(), b.carrier, control.Returns{
 		ReturnRef: control.ReturnRef{ID: first.ID, Token: first.Token, Backup: "one"}, Mailbox: first.Mailboxes[0].ID,
-		Messages: []control.ReturnedMessage{{NewMessage: control.NewMessage{Size: 1}}},
+		Messages: []control.ReturnedMessage{{NewMessage: control.NewMessage{Size: 1}, SHA256: hex.EncodeToString(sum[:])}},
 	}, strings.NewReader("x"))
 	if control.KindOf(err) != control.Conflict {
 		t.Errorf("the first goes on: %v", err)

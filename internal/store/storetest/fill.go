@@ -65,7 +65,7 @@ func (h *harness) fillReturns() {
 	id, err := h.s.BeginReturn(h.Context(), store.ReturningAccount{Key: "back@example.test", Source: aBackup, ModSeq: 9, LastValidity: 9})
 	h.ok(err)
 	for _, acct := range []store.AccountID{1, id} {
-		r, err := h.s.ReturnMailbox(h.Context(), acct, aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100, Keywords: []string{"k"}})
+		r, err := h.s.ReturnMailbox(h.Context(), h.right(acct), aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100, Keywords: []string{"k"}})
 		h.ok(err)
 		h.comeBack(acct, r.ID, h.returning(1, 5))
 	}

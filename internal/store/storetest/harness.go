@@ -47,6 +47,8 @@ type harness struct {
 	s    *store.Store
 	n    int // messages made
 
+	rights map[store.AccountID]store.ReturnRight
+
 	mu  sync.Mutex
 	now time.Time
 }

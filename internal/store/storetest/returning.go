@@ -31,9 +31,24 @@ func (h *harness) returning(uids ...store.UID) []store.ReturningMessage {
 	return out
 }
 
+// right gives the right to bring mail back into an account, the same until it is forgotten.
+func (h *harness) right(acct store.AccountID) store.ReturnRight {
+	h.Helper()
+	if r, ok := h.rights[acct]; ok {
+		return r
+	}
+	r, err := h.s.TakeReturn(h.Context(), acct)
+	h.ok(err)
+	if h.rights == nil {
+		h.rights = make(map[store.AccountID]store.ReturnRight)
+	}
+	h.rights[acct] = r
+	return r
+}
+
 func (h *harness) comeBack(acct store.AccountID, box store.MailboxID, msgs []store.ReturningMessage) (uids []store.UID) {
 	h.Helper()
-	placed, err := h.s.Return(h.Context(), acct, box, msgs)
+	placed, err := h.s.Return(h.Context(), h.right(acct), box, msgs)
 	h.ok(err)
 	for _, p := range placed {
 		uids = append(uids, p.UID)
@@ -57,7 +72,7 @@ func (h *harness) noProblems() {
 
 func returnsUnseen(h *harness) {
 	want := store.ReturningMailbox{Name: "Projects/项目", Subscribed: true, UIDValidity: 77, UIDNext: 1_000_000, Keywords: []string{"", "$Label1"}}
-	r, err := h.s.ReturnMailbox(h.Context(), 1, aBackup, want)
+	r, err := h.s.ReturnMailbox(h.Context(), h.right(1), aBackup, want)
 	h.ok(err)
 	msgs := h.returning(3, 9, 12)
 	h.equal("returned", h.comeBack(1, r.ID, msgs[:2]), []store.UID{3, 9})
@@ -65,18 +80,28 @@ func returnsUnseen(h *harness) {
 	h.noProblems()
 	h.consistent(1)
 	h.equal("seen before the end", h.names(), []string{"Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"})
-	again, err := h.s.ReturnMailbox(h.Context(), 1, aBackup, want)
+	again, err := h.s.ReturnMailbox(h.Context(), h.right(1), aBackup, want)
 	h.ok(err)
 	h.equal("gone on with", []any{again.ID, again.Last, again.Keywords[1]}, []any{r.ID, 9, "$Label1"})
 	h.equal("returned", h.comeBack(1, r.ID, msgs), []store.UID{12})
 	wrong := h.returning(20)
 	wrong[0].Sum[0]++
-	_, err = h.s.Return(h.Context(), 1, r.ID, wrong)
+	_, err = h.s.Return(h.Context(), h.right(1), r.ID, wrong)
 	h.is(err, store.ErrCorrupt)
-	_, err = h.s.Return(h.Context(), 1, r.ID, h.returning(1_000_000))
+	_, err = h.s.Return(h.Context(), h.right(1), r.ID, h.returning(1_000_000))
 	h.is(err, store.ErrLimit)
+	old := h.right(1)
+	delete(h.rights, 1)
+	_, err = h.s.ReturnMailbox(h.Context(), h.right(1), aBackup, want) // another has begun
+	h.ok(err)
+	_, err = h.s.Return(h.Context(), old, r.ID, h.returning(30))
+	h.is(err, store.ErrRight)
+	_, err = h.s.ReturnMailbox(h.Context(), old, aBackup, want)
+	h.is(err, store.ErrRight)
+	_, err = h.s.FinishReturn(h.Context(), old)
+	h.is(err, store.ErrRight)
 	h.create("Projects/项目") // meanwhile
-	done, err := h.s.FinishReturn(h.Context(), 1)
+	done, err := h.s.FinishReturn(h.Context(), h.right(1))
 	h.ok(err)
 	h.equal("names", []any{len(done), done[0].Name, done[0].Was}, []any{1, "Projects/项目 (1)", "Projects/项目"})
 	m := h.box("Projects/项目 (1)")
@@ -87,8 +112,8 @@ func returnsUnseen(h *harness) {
 	h.ok(err)
 	h.equal("the horizon", horizon >= m.HighestModSeq, true)
 	h.equal("the next UID", h.fill(m.ID, 1), []store.UID{1_000_000})
-	done, err = h.s.FinishReturn(h.Context(), 1)
-	h.equal("finished twice", []any{len(done), err}, []any{0, nil})
+	_, err = h.s.FinishReturn(h.Context(), h.right(1))
+	h.is(err, store.ErrRight)
 	h.noProblems()
 	h.restart()
 }
@@ -103,7 +128,7 @@ func returnsToOneInUse(h *harness) {
 	v.Sync(true)
 	h.equal("a session sees them", v.Len(), 4)
 	h.equal("flags", h.entries(in.ID)[3].Flags, store.Seen)
-	_, err := h.s.ReturnMailbox(h.Context(), 1, aBackup, store.ReturningMailbox{Name: "inbox", UIDValidity: 1, UIDNext: 9})
+	_, err := h.s.ReturnMailbox(h.Context(), h.right(1), aBackup, store.ReturningMailbox{Name: "inbox", UIDValidity: 1, UIDNext: 9})
 	h.is(err, store.ErrExists)
 	list, err := h.s.Holdings(h.Context(), 1, in.ID, 2, 10)
 	h.ok(err)
@@ -121,7 +146,7 @@ func returnsWhole(h *harness) {
 	begin := store.ReturningAccount{Key: "li@example.test", Source: aBackup, ModSeq: 5000, LastValidity: 900}
 	id, err := h.s.BeginReturn(h.Context(), begin)
 	h.ok(err)
-	r, err := h.s.ReturnMailbox(h.Context(), id, aBackup, store.ReturningMailbox{Name: "INBOX", Role: store.RoleInbox, UIDValidity: 77, UIDNext: 100})
+	r, err := h.s.ReturnMailbox(h.Context(), h.right(id), aBackup, store.ReturningMailbox{Name: "INBOX", Role: store.RoleInbox, UIDValidity: 77, UIDNext: 100})
 	h.ok(err)
 	h.comeBack(id, r.ID, h.returning(5))
 	h.restart()
@@ -130,8 +155,13 @@ func returnsWhole(h *harness) {
 	h.equal("gone on with", again, id)
 	h.noProblems()
 	row := store.NewDirectoryAccount{Password: "$argon2id$x", Mailboxes: store.DefaultMailboxes}
+	late := h.right(id)
+	delete(h.rights, id)
 	row.ID, row.Key, row.Local, row.Domain, row.Language, row.QuotaBytes, row.Created = id, begin.Key, "li", "example.test", "zh", 10, h.clock()
-	back := store.DirectoryReturn{NewDirectoryAccount: row, Subscriptions: []string{"Elsewhere"}, Holds: []store.Hold{{Since: h.clock(), Actor: "a", Reason: "case 7"}}}
+	back := store.DirectoryReturn{NewDirectoryAccount: row, Token: h.right(id).Token, Subscriptions: []string{"Elsewhere"}, Holds: []store.Hold{{Since: h.clock(), Actor: "a", Reason: "case 7"}}}
+	early := back
+	early.Token = late.Token
+	h.is(edit(store.DirectoryEdit{ReturnAccounts: []store.DirectoryReturn{early}}), store.ErrRight)
 	h.ok(edit(store.DirectoryEdit{ReturnAccounts: []store.DirectoryReturn{back}}))
 	h.is(edit(store.DirectoryEdit{ReturnAccounts: []store.DirectoryReturn{back}}), store.ErrNotFound)
 	in, err := h.s.Mailbox(h.Context(), id, "INBOX")
@@ -158,7 +188,7 @@ func returnGivenUp(h *harness) {
 	id, err := h.s.BeginReturn(h.Context(), store.ReturningAccount{Key: "li@example.test", Source: aBackup})
 	h.ok(err)
 	for _, acct := range []store.AccountID{1, id} {
-		r, err := h.s.ReturnMailbox(h.Context(), acct, aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100})
+		r, err := h.s.ReturnMailbox(h.Context(), h.right(acct), aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100})
 		h.ok(err)
 		h.comeBack(acct, r.ID, h.returning(1, 2))
 	}
@@ -168,11 +198,12 @@ func returnGivenUp(h *harness) {
 	h.advance(2 * time.Hour)
 	h.housekeep()
 	h.housekeep()
-	for _, table := range []string{"returning_mailbox", "returning_account", "entry", "message", "blob", "keyword", "dead_mailbox"} {
+	for _, table := range []string{"returning_mailbox", "returning_account", "returning_right", "entry", "message", "blob", "keyword", "dead_mailbox"} {
 		h.equal(table, h.number(`SELECT count(*) FROM `+table), 0)
 	}
+	clear(h.rights)
 	// Another backup takes the place of one that was begun.
-	_, err = h.s.ReturnMailbox(h.Context(), 1, aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100})
+	_, err = h.s.ReturnMailbox(h.Context(), h.right(1), aBackup, store.ReturningMailbox{Name: "Back", UIDValidity: 7, UIDNext: 100})
 	h.ok(err)
 	list, err := h.s.Returning(h.Context(), 1, "another")
 	h.ok(err)
