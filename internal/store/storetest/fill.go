@@ -108,6 +108,7 @@ func (h *harness) fillDirectory() {
 func (h *harness) fillQueue() {
 	h.Helper()
 	now := h.clock()
+	h.ok(h.s.TraceWrite(h.Context(), []store.TraceRow{{ID: "T0", Part: 1, Steps: []byte{1}}}, nil, 100))
 	for i := range 3 {
 		_, err := h.s.Deliver(h.Context(), store.Delivery{Content: bytes.NewReader(h.text()), Queue: &store.QueueMessage{
 			TraceID: fmt.Sprint("T", i), From: "a@example.test", Size: 10, Created: now, Account: store.AccountID(i % 2), UTF8: i == 1, TLS: uint8(i),
