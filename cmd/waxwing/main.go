@@ -56,6 +56,7 @@ type commandLine struct {
 	Forward forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
 	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
+	Trace   traceCommand   `cmd:"" help:"Find out what became of messages."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
 	TLS     tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`
 	Backup  backupCommand  `cmd:"" help:"Make backups, prove them, and bring back what is in them."`

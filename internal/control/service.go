@@ -14,6 +14,7 @@ import (
 	"waxwing/internal/directory"
 	"waxwing/internal/store"
 	"waxwing/internal/store/keyring"
+	"waxwing/internal/trace"
 )
 
 // Server is what only a running server can do; nil while it is stopped.
@@ -28,8 +29,9 @@ type Options struct {
 	Directory *directory.Directory
 	Keys      *keyring.Ring // of encryption at rest; nil when messages are not encrypted
 	Backup    *backup.Agent // nil: there are no backups
-	Server    Server        // nil when the server is stopped
-	SpoolDir  string        // for messages above 256 KiB while they are imported
+	Trace     *trace.Recorder
+	Server    Server // nil when the server is stopped
+	SpoolDir  string // for messages above 256 KiB while they are imported
 	Clock     func() time.Time
 	Logger    *slog.Logger
 }
@@ -40,6 +42,7 @@ type Service struct {
 	dir    *directory.Directory
 	keys   *keyring.Ring
 	backup *backup.Agent
+	trace  *trace.Recorder // nil when the server is stopped
 	server Server
 	spool  string
 	clock  func() time.Time
@@ -57,7 +60,7 @@ func New(o Options) *Service {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, backup: o.Backup, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
+	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, backup: o.Backup, trace: o.Trace, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
 }
 
 func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {

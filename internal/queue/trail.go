@@ -15,12 +15,17 @@ func (q *Queue) tellAttempt(m *store.QueueMessage, r store.QueueRecipient, tr *t
 		return
 	}
 	step := trace.Step{
-		At: q.o.Clock(), Kind: trace.Attempt, Outcome: outcomeOf(tr, res), Address: r.To, Host: tr.Host, Reply: tr.Message,
+		At: q.o.Clock(), Kind: trace.Attempt, Outcome: outcomeOf(tr, res), Address: r.To, Host: tr.Host,
 		Data: []trace.Pair{
 			{Name: "attempt", Value: strconv.Itoa(r.Attempts)},
 			{Name: "took", Value: took.Round(time.Millisecond).String()},
 			{Name: trace.QueueID, Value: strconv.FormatInt(int64(m.ID), 10)},
 		},
+	}
+	if isReply(tr.Message) {
+		step.Reply = tr.Message
+	} else {
+		step.Reason = tr.Message
 	}
 	if tr.IP.IsValid() {
 		step.Remote = tr.IP.String()

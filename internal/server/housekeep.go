@@ -45,7 +45,7 @@ func (s *Server) housekeep(ctx context.Context) {
 		lead, done := s.state.Store.WhileLeading(ctx) // of several nodes one does it
 		var err error
 		if lead.Err() == nil {
-			err = ignoreStop(lead, errors.Join(s.state.Store.Housekeep(lead), s.parts.trace.Expire(lead)))
+			err = ignoreStop(lead, errors.Join(s.state.Store.Housekeep(lead), s.parts.trace.Expire(lead), s.parts.trace.Tidy(lead)))
 		}
 		done()
 		if err = ignoreStop(ctx, errors.Join(err, s.state.expireCopies(ctx))); err != nil {

@@ -25,6 +25,7 @@ import (
 	"waxwing/internal/store/search/follow"
 	"waxwing/internal/store/search/fts"
 	"waxwing/internal/store/search/tsv"
+	"waxwing/internal/trace"
 )
 
 // The names in the data directory.
@@ -44,6 +45,7 @@ type State struct {
 	Directory *directory.Directory
 	Keys      *keyring.Ring // of encryption at rest, nil when messages are not encrypted
 	Backup    *backup.Agent
+	Trace     *trace.Recorder // nil unless the server runs in this process
 
 	cfg    *config.Config
 	log    *slog.Logger
@@ -204,7 +206,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 // Control is the service layer over this state; server is nil unless it runs in this process.
 func (s *State) Control(server control.Server) *control.Service {
 	return control.New(control.Options{
-		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Backup: s.Backup, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
+		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Backup: s.Backup, Trace: s.Trace, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 // newTrace makes the recorder of what became of messages.
 func (s *Server) newTrace() error {
 	r, err := trace.New(trace.Options{
-		Store: s.state.Store, Logger: s.log.With("part", "trace"),
+		Store: s.state.Store, Logger: s.log.With("part", "trace"), Alive: s.background,
 		Retention: func() time.Duration {
 			return time.Duration(s.state.Directory.Settings().TraceDays) * 24 * time.Hour
 		},
@@ -21,7 +21,7 @@ func (s *Server) newTrace() error {
 	if err != nil {
 		return err
 	}
-	s.parts.trace = r
+	s.parts.trace, s.state.Trace = r, r
 	registerTrace(s.reg, r.Stats)
 	return nil
 }

@@ -220,7 +220,10 @@ func (s *session) dispatch(line []byte) error {
 	if cmd.idle && !s.idled() {
 		return nil
 	}
-	s.about = trace.Step{Kind: cmd.step(), Reason: cmd.verb}
+	s.about = trace.Step{Kind: cmd.step()}
+	if s.about.Kind == trace.Command {
+		s.about.Reason = cmd.verb
+	}
 	return cmd.run(s, args)
 }
 

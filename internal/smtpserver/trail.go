@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"strconv"
+	"strings"
 
 	"waxwing/internal/guard"
 	"waxwing/internal/listen"
@@ -44,7 +45,7 @@ func (s *session) answered(code int, line []byte) {
 	if step.Kind == 0 {
 		step.Kind = trace.Connect
 	}
-	step.Outcome, step.Reply = trace.OfReply(code), string(line)
+	step.Outcome, step.Reply = trace.OfReply(code), strings.TrimSpace(string(line))
 	s.note(step)
 }
 

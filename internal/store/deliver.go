@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -111,7 +112,11 @@ func (tx *Tx) deliver(d *Delivery, content *settled, summary []byte) (Delivered,
 		}
 		tx.NotifyQueue()
 	}
-	return out, tx.trace(d.Trace)
+	row := d.Trace
+	if out.Queue != 0 && row.Queued != nil {
+		row.Steps = row.Queued(slices.Clip(row.Steps), out.Queue)
+	}
+	return out, tx.trace(row)
 }
 
 // accountsOf returns the accounts of some entries, each once and with the number of its entries.

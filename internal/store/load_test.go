@@ -17,7 +17,7 @@ import (
 )
 
 // derived are the tables that a snapshot leaves out, since they say how a back-end keeps what the others say.
-var derived = []string{"blob", "damaged_content", "data_keys", "data_keys_copy", "fresh_content", "goose_db_version", "house_state", "maildrop", "node", "object_garbage", "returning_right", "schema_history", "segment", "trace_word", "uid_gap", "uid_map"}
+var derived = []string{"blob", "damaged_content", "data_keys", "data_keys_copy", "fresh_content", "goose_db_version", "house_state", "maildrop", "node", "object_garbage", "returning_right", "schema_history", "segment", "trace_index", "uid_gap", "uid_map"}
 
 // derivedText is the index of text, which has a file of its own beside SQLite.
 var derivedText = []string{"search_state", "search_term", "search_todo"}

@@ -30,7 +30,7 @@ const lastIDs = "last_id"
 
 // tables is all that holds truth, in loading order: what others name comes first. What is missing here is made anew by whoever
 // keeps it: where contents lie (blob, segment, fresh_content, object_garbage, damaged_content), how far the scrub is
-// (house_state), which UIDs of a large mailbox are taken (uid_map, uid_gap), by what traces are found (trace_word), the data keys,
+// (house_state), which UIDs of a large mailbox are taken (uid_map, uid_gap), by what traces are found (trace_index), the data keys,
 // of which each store has its own (data_keys), who brings mail back (returning_right), and the index of text. A test compares the
 // list with the schema.
 var tables = []Table{

@@ -1,11 +1,9 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 )
 
 // TraceRow is a part of a trace; package trace knows what it says.
@@ -13,17 +11,16 @@ type TraceRow struct {
 	ID    string
 	Part  int64
 	Steps []byte
+
+	// Queued adds to Steps which number a delivery's row in the queue got; nil: nobody wants to know.
+	Queued func(steps []byte, id QueueID) []byte
 }
 
-// TraceWord says that a trace is found by a word, of which only the hash is kept, in a bucket of time.
-type TraceWord struct {
-	Bucket, Word int64
-	ID           string
-}
-
-// Compare orders words as they lie in the database.
-func (w TraceWord) Compare(o TraceWord) int {
-	return cmp.Or(cmp.Compare(w.Bucket, o.Bucket), cmp.Compare(w.Word, o.Word), cmp.Compare(w.ID, o.ID))
+// TraceIndex is a row of words by which traces of one bucket of time are found; package trace knows what the words say.
+type TraceIndex struct {
+	Bucket, Part int64
+	Traces       int
+	IDs, Words   []byte
 }
 
 // Shared tells whether other nodes may write to the same database.
@@ -41,9 +38,9 @@ func (tx *Tx) trace(row TraceRow) error {
 	return nil
 }
 
-// TraceWrite writes rows of traces, and words that may be there already. A trace that has limit octets gets no more.
-func (s *Store) TraceWrite(ctx context.Context, rows []TraceRow, words []TraceWord, limit int64) error {
-	if len(rows) == 0 && len(words) == 0 {
+// TraceWrite writes rows of traces, and what they are found by. A trace that has limit octets gets no more.
+func (s *Store) TraceWrite(ctx context.Context, rows []TraceRow, index []TraceIndex, limit int64) error {
+	if len(rows) == 0 && len(index) == 0 {
 		return nil
 	}
 	return s.Write(ctx, func(tx *Tx) error {
@@ -60,46 +57,35 @@ func (s *Store) TraceWrite(ctx context.Context, rows []TraceRow, words []TraceWo
 				return fmt.Errorf("store: %w", err)
 			}
 		}
-		return tx.traceWords(words)
+		return tx.traceIndex(index)
 	})
 }
 
-// The numbers of words that one statement writes: few texts of statements, and what is left over is filled up by its last word.
-const (
-	manyWords = 32
-	someWords = 4
-)
-
-var (
-	insertManyWords = wordsInsert(manyWords)
-	insertSomeWords = wordsInsert(someWords)
-)
-
-func wordsInsert(n int) string {
-	marks := make([]string, n)
-	for i := range marks {
-		marks[i] = fmt.Sprintf("($%d, $%d, $%d)", 3*i+1, 3*i+2, 3*i+3)
-	}
-	return `INSERT INTO trace_word (bucket, word, trace_id) VALUES ` + strings.Join(marks, ", ") + ` ON CONFLICT DO NOTHING`
-}
-
-func (tx *Tx) traceWords(words []TraceWord) error {
-	for len(words) > 0 {
-		query, n := insertManyWords, manyWords
-		if len(words) <= manyWords/2 {
-			query, n = insertSomeWords, someWords
+func (tx *Tx) traceIndex(index []TraceIndex) error {
+	for _, x := range index {
+		err := tx.exec(`INSERT INTO trace_index (bucket, part, traces, ids, words) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+			x.Bucket, x.Part, x.Traces, x.IDs, x.Words)
+		if err != nil {
+			return fmt.Errorf("store: index of traces: %w", err)
 		}
-		args := make([]any, 0, 3*n)
-		for i := range n {
-			w := words[min(i, len(words)-1)]
-			args = append(args, w.Bucket, w.Word, w.ID)
-		}
-		if err := tx.exec(query, args...); err != nil {
-			return fmt.Errorf("store: words of traces: %w", err)
-		}
-		words = words[min(n, len(words)):]
 	}
 	return nil
+}
+
+// TraceIndexReplace puts rows of the index in place of others of their bucket, unless one of those has gone meanwhile.
+func (s *Store) TraceIndexReplace(ctx context.Context, old, index []TraceIndex) error {
+	return s.Write(ctx, func(tx *Tx) error {
+		for _, x := range old {
+			n, err := affected(tx.Exec(`DELETE FROM trace_index WHERE bucket = $1 AND part = $2`, x.Bucket, x.Part))
+			if err == nil && n == 0 {
+				err = ErrNotFound
+			}
+			if err != nil {
+				return fmt.Errorf("store: index of traces: %w", err)
+			}
+		}
+		return tx.traceIndex(index)
+	})
 }
 
 // traceRows reads rows of the table trace.
@@ -138,10 +124,34 @@ func (s *Store) TraceIDs(ctx context.Context, after, before string, limit int) (
 	return s.traceIDs(ctx, `SELECT DISTINCT trace_id FROM trace WHERE trace_id > $1 AND trace_id < $2 ORDER BY trace_id DESC LIMIT $3`, after, before, limit)
 }
 
-// TraceByWord lists the traces of a bucket that a word finds, those before an id, the newest first.
-func (s *Store) TraceByWord(ctx context.Context, bucket, word int64, before string, limit int) ([]string, error) {
-	return s.traceIDs(ctx, `SELECT trace_id FROM trace_word WHERE bucket = $1 AND word = $2 AND trace_id < $3 ORDER BY trace_id DESC LIMIT $4`,
-		bucket, word, before, limit)
+// TraceIndexes calls fn with the rows of the index of a bucket that have fewer traces than some number. fn must be quick.
+func (s *Store) TraceIndexes(ctx context.Context, bucket int64, fewer int, fn func(TraceIndex)) error {
+	err := s.reads.each(ctx, func(rows *sql.Rows) error {
+		x := TraceIndex{Bucket: bucket}
+		err := rows.Scan(&x.Part, &x.Traces, &x.IDs, &x.Words)
+		if err == nil {
+			fn(x)
+		}
+		return err
+	}, `SELECT part, traces, ids, words FROM trace_index WHERE bucket = $1 AND traces < $2`, bucket, fewer)
+	if err != nil {
+		return fmt.Errorf("store: index of traces: %w", err)
+	}
+	return nil
+}
+
+// TraceScattered lists buckets that have more than some number of rows with fewer traces than another.
+func (s *Store) TraceScattered(ctx context.Context, rows, fewer int) (buckets []int64, err error) {
+	err = s.reads.each(ctx, func(r *sql.Rows) error {
+		var b int64
+		err := r.Scan(&b)
+		buckets = append(buckets, b)
+		return err
+	}, `SELECT bucket FROM trace_index WHERE traces < $2 GROUP BY bucket HAVING count(*) > $1 ORDER BY bucket`, rows, fewer)
+	if err != nil {
+		return nil, fmt.Errorf("store: index of traces: %w", err)
+	}
+	return buckets, nil
 }
 
 func (s *Store) traceIDs(ctx context.Context, query string, args ...any) ([]string, error) {
@@ -158,14 +168,14 @@ func (s *Store) traceIDs(ctx context.Context, query string, args ...any) ([]stri
 	return out, nil
 }
 
-// TraceBuckets tells the first and the last bucket that has words; ok is false when none has.
+// TraceBuckets tells the first and the last bucket of the index; ok is false when none has.
 func (s *Store) TraceBuckets(ctx context.Context) (first, last int64, ok bool, err error) {
 	var a, b sql.NullInt64
 	err = s.Read(ctx, func(q Querier) error {
-		if err := q.QueryRow(`SELECT min(bucket) FROM trace_word`).Scan(&a); err != nil {
+		if err := q.QueryRow(`SELECT min(bucket) FROM trace_index`).Scan(&a); err != nil {
 			return err
 		}
-		return q.QueryRow(`SELECT max(bucket) FROM trace_word`).Scan(&b)
+		return q.QueryRow(`SELECT max(bucket) FROM trace_index`).Scan(&b)
 	})
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("store: traces: %w", err)
@@ -173,28 +183,27 @@ func (s *Store) TraceBuckets(ctx context.Context) (first, last int64, ok bool, e
 	return a.Int64, b.Int64, a.Valid && b.Valid, nil
 }
 
-// TraceNewest is the newest trace, "" when there is none, and tells whether any words are there.
-func (s *Store) TraceNewest(ctx context.Context) (id string, words bool, err error) {
+// TraceNewest is the newest trace, "" when there is none, and tells whether there is any index.
+func (s *Store) TraceNewest(ctx context.Context) (id string, indexed bool, err error) {
 	ids, err := s.traceIDs(ctx, `SELECT trace_id FROM trace ORDER BY trace_id DESC LIMIT 1`)
 	if err != nil || len(ids) == 0 {
 		return "", false, err
 	}
-	_, _, words, err = s.TraceBuckets(ctx)
-	return ids[0], words, err
+	_, _, indexed, err = s.TraceBuckets(ctx)
+	return ids[0], indexed, err
 }
 
 // traceStep is how many rows one transaction removes.
 const traceStep = 1000
 
-// TraceExpire removes the traces before an id, and the words in buckets before one.
+// TraceExpire removes the traces before an id, and the index of buckets before one.
 func (s *Store) TraceExpire(ctx context.Context, before string, bucket int64) error {
 	steps := []struct {
 		query string
 		arg   any
 	}{
 		{`DELETE FROM trace WHERE (trace_id, part) IN (SELECT trace_id, part FROM trace WHERE trace_id < $1 ORDER BY trace_id, part LIMIT $2)`, before},
-		{`DELETE FROM trace_word WHERE (bucket, word, trace_id) IN
-			(SELECT bucket, word, trace_id FROM trace_word WHERE bucket < $1 ORDER BY bucket, word, trace_id LIMIT $2)`, bucket},
+		{`DELETE FROM trace_index WHERE (bucket, part) IN (SELECT bucket, part FROM trace_index WHERE bucket < $1 ORDER BY bucket, part LIMIT $2)`, bucket},
 	}
 	for _, step := range steps {
 		for more := true; more; {

@@ -70,6 +70,9 @@ func (r *Recorder) Follow(ctx context.Context, place int64) (list []Happening, n
 	if r == nil {
 		return nil, place, 0, nil
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.o.Alive, cancel)()
 	var rows []store.TraceRow
 	if r.o.Store.Shared() {
 		rows, next, err = r.othersAfter(ctx, place)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,7 @@ import (
 const (
 	maxHanded  = 8192                   // rows that wait to be written
 	maxOctets  = 16 << 20               // and their octets
-	maxBatch   = 128                    // rows of one transaction
+	maxBatch   = 256                    // rows of one transaction
 	gather     = 200 * time.Millisecond // for which rows are gathered
 	patience   = 2 * time.Second        // between two tries to write
 	maxPace    = 200                    // traces of refusals a second
@@ -30,6 +29,7 @@ type Options struct {
 	Clock     func() time.Time
 	Retention func() time.Duration // for which traces are kept; 0: for ever
 	Logger    *slog.Logger
+	Alive     context.Context // ends those who follow; nil: only their own contexts do
 }
 
 // Stats are what a recorder has done since it was made.
@@ -67,6 +67,9 @@ func New(o Options) (*Recorder, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Alive == nil {
+		o.Alive = context.Background()
 	}
 	if o.Retention == nil {
 		o.Retention = func() time.Duration { return 0 }
@@ -222,8 +225,8 @@ func (r *Recorder) drain(ctx context.Context) {
 
 // write commits a batch; false when it must be tried again.
 func (r *Recorder) write(ctx context.Context, batch []entry) bool {
-	rows, words := prepare(batch)
-	err := r.o.Store.TraceWrite(context.WithoutCancel(ctx), rows, words, maxTrace)
+	rows, index := prepare(batch)
+	err := r.o.Store.TraceWrite(context.WithoutCancel(ctx), rows, index, maxTrace)
 	if err != nil && !errors.Is(err, store.ErrClosed) {
 		if r.stats.failed.Add(1)%100 == 1 {
 			r.log.Error("traces can't be written, they are tried again", "rows", len(batch), "error", err)
@@ -237,16 +240,16 @@ func (r *Recorder) write(ctx context.Context, batch []entry) bool {
 	return true
 }
 
-// prepare puts the rows of a batch and their words in order: neighbours are written one after the other.
-func prepare(batch []entry) (rows []store.TraceRow, words []store.TraceWord) {
+// prepare gives the rows of a batch that are still to be written, and what all of them are found by.
+func prepare(batch []entry) (rows []store.TraceRow, index []store.TraceIndex) {
+	var x indexer
 	for _, e := range batch {
 		if !e.stands {
 			rows = append(rows, e.row)
 		}
-		words = appendWords(words, e.row)
+		x.add(e.row)
 	}
-	slices.SortFunc(words, store.TraceWord.Compare)
-	return rows, slices.Compact(words)
+	return rows, x.rows()
 }
 
 // gapMinutes is how far behind the newest row words may be missing after a crash: rows wait no longer than some seconds.
@@ -254,7 +257,7 @@ const gapMinutes = 10 * time.Minute
 
 // startOfGap tells from when on rows may lack words because the process before this one ended early.
 func (r *Recorder) startOfGap(ctx context.Context) time.Time {
-	newest, words, err := r.o.Store.TraceNewest(ctx)
+	newest, indexed, err := r.o.Store.TraceNewest(ctx)
 	if err != nil {
 		r.log.Warn("it is unknown which traces lack words", "error", err)
 		return time.Time{}
@@ -263,7 +266,7 @@ func (r *Recorder) startOfGap(ctx context.Context) time.Time {
 	switch {
 	case newest == "":
 		return time.Time{}
-	case !words: // they came from a backup or another store
+	case !indexed: // they came from a backup or another store
 		return time.UnixMilli(1)
 	case !ok:
 		return time.Time{}
@@ -291,8 +294,8 @@ func (r *Recorder) catchUp(ctx context.Context, since time.Time) {
 			batch[i] = entry{row: row, stands: true}
 			after = row.ID
 		}
-		_, words := prepare(batch)
-		if err := r.o.Store.TraceWrite(ctx, nil, words, maxTrace); err != nil {
+		_, index := prepare(batch)
+		if err := r.o.Store.TraceWrite(ctx, nil, index, maxTrace); err != nil {
 			r.log.Warn("traces can't be made findable now", "error", err)
 			r.behind.CompareAndSwap(0, since.UnixMilli())
 			return

@@ -128,8 +128,8 @@ func TestWhatWasWrittenWithItsMessageIsFoundAfterACrash(t *testing.T) {
 	}
 	r, _ := recording(t, s, c)
 	waitFor(t, func() bool {
-		ids, err := s.TraceByWord(t.Context(), bucketOfRow(lost.Row()), hashOf(wordAddress, "lost@remote.test"), "~", 10)
-		return err == nil && len(ids) == 1
+		page, err := Find(t.Context(), s, Filter{Address: "Lost@Remote.test"})
+		return err == nil && len(page.Traces) == 1 && page.Traces[0].ID == lost.ID()
 	})
 	_ = r
 }

@@ -93,7 +93,10 @@ func (t *Trail) Row() store.TraceRow {
 	if t.lost > 0 {
 		b = appendStep(b, &Step{Kind: Command, Reason: strconv.Itoa(t.lost) + " more steps had no room"}, t.last, t.last)
 	}
-	return store.TraceRow{ID: t.ID(), Part: partAt(t.last), Steps: b}
+	last := t.last
+	return store.TraceRow{ID: t.ID(), Part: partAt(last), Steps: b, Queued: func(b []byte, id store.QueueID) []byte {
+		return appendStep(b, &Step{Kind: Queue, Data: []Pair{{QueueID, strconv.FormatInt(int64(id), 10)}}}, last, last)
+	}}
 }
 
 // Mark is a place in a trail.
@@ -155,6 +158,9 @@ func CauseOf(ctx context.Context) string {
 
 // partAt numbers a row: by the time of its last step, and so that no other row of the trace has the same.
 func partAt(micros int64) int64 { return micros<<9 | rand.Int64N(1<<9) }
+
+// randomPart numbers a row of the index.
+func randomPart() int64 { return rand.Int64N(1 << 62) }
 
 // timeOfPart is the time, in microseconds, that a row was numbered by.
 func timeOfPart(part int64) int64 { return part >> 9 }

@@ -1,7 +1,6 @@
 package trace
 
 import (
-	"hash/fnv"
 	"net/netip"
 	"strings"
 	"time"
@@ -20,11 +19,21 @@ const (
 	wordOutcome   = "s:"
 )
 
-func hashOf(kind, text string) int64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(kind)) // never fails
-	_, _ = h.Write([]byte(strings.ToLower(text)))
-	return int64(h.Sum64())
+// hashOf is FNV-1a over the lower case of a word: what is written today must be found by later versions.
+func hashOf(kind, text string) uint32 {
+	const prime = 16777619
+	h := uint32(2166136261)
+	for i := range len(kind) {
+		h = (h ^ uint32(kind[i])) * prime
+	}
+	for i := range len(text) {
+		c := text[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		h = (h ^ uint32(c)) * prime
+	}
+	return h
 }
 
 // bucketOf is the hour of a time, since 1970.
@@ -38,31 +47,29 @@ func bucketOfRow(row store.TraceRow) int64 {
 	return bucketOf(time.UnixMicro(timeOfPart(row.Part)))
 }
 
-// appendWords adds the words of a row. One that can't be read has those of the steps before.
-func appendWords(dst []store.TraceWord, row store.TraceRow) []store.TraceWord {
-	bucket := bucketOfRow(row)
+// eachWord calls add with the hashes of the words of a row. One that can't be read has those of the steps before.
+func eachWord(row store.TraceRow, add func(word uint32)) {
 	steps, _ := decode(row.Steps)
-	add := func(kind, text string) {
+	put := func(kind, text string) {
 		if text != "" {
-			dst = append(dst, store.TraceWord{Bucket: bucket, Word: hashOf(kind, text), ID: row.ID})
+			add(hashOf(kind, text))
 		}
 	}
 	for i := range steps {
 		s := &steps[i]
 		for _, a := range [...]string{s.Address, s.Get(Target)} {
 			if at := strings.LastIndexByte(a, '@'); at >= 0 {
-				add(wordAddress, a)
-				add(wordDomain, a[at+1:])
+				put(wordAddress, a)
+				put(wordDomain, a[at+1:])
 			}
 		}
-		add(wordMessageID, s.Get(MessageID))
-		add(wordHost, s.Host)
-		add(wordRemote, ipOf(s.Remote))
+		put(wordMessageID, s.Get(MessageID))
+		put(wordHost, s.Host)
+		put(wordRemote, ipOf(s.Remote))
 		if s.Outcome > Delivered { // what is delivered is most of all: it is looked through
-			add(wordOutcome, s.Outcome.String())
+			put(wordOutcome, s.Outcome.String())
 		}
 	}
-	return dst
 }
 
 // ipOf is the address of "address" or "address:port", "" when it is none.

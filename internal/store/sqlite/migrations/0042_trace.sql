@@ -8,15 +8,17 @@ CREATE TABLE trace (
     PRIMARY KEY (trace_id, part)
 ) STRICT, WITHOUT ROWID;
 
--- By what traces are found; made anew from them. A bucket is an hour of the traces' ids, so that what is written at one time
--- lies together.
-CREATE TABLE trace_word (
-    bucket   INTEGER NOT NULL, -- hours since 1970
-    word     INTEGER NOT NULL, -- hash of what is searched for
-    trace_id TEXT    NOT NULL,
-    PRIMARY KEY (bucket, word, trace_id)
+-- By what traces are found; made anew from them. A bucket is an hour of the traces' ids. A row holds the words of many traces:
+-- a row a word would cost more than all the rest of a delivery.
+CREATE TABLE trace_index (
+    bucket INTEGER NOT NULL, -- hours since 1970
+    part   INTEGER NOT NULL, -- as in trace
+    traces INTEGER NOT NULL, -- how many
+    ids    BLOB    NOT NULL, -- theirs, a line each
+    words  BLOB    NOT NULL, -- package trace
+    PRIMARY KEY (bucket, part)
 ) STRICT, WITHOUT ROWID;
 
 -- +goose Down
-DROP TABLE trace_word;
+DROP TABLE trace_index;
 DROP TABLE trace;
