@@ -30,7 +30,7 @@ func documentTOML(set control.Settings, doc control.Document) string {
 	for _, list := range []struct {
 		name  string
 		empty bool
-	}{{"domains", len(doc.Domains) == 0}, {"aliases", len(doc.Aliases) == 0}, {"accounts", len(doc.Accounts) == 0}} {
+	}{{"domains", len(doc.Domains) == 0}, {"aliases", len(doc.Aliases) == 0}, {"accounts", len(doc.Accounts) == 0}, {"access", len(doc.Access) == 0}, {"sending_limits", len(doc.Sending) == 0}} {
 		if list.empty { // said here, as TOML has it: before the first table
 			fmt.Fprintf(&b, "%s = []\n", list.name)
 		}
@@ -51,6 +51,8 @@ func documentTOML(set control.Settings, doc control.Document) string {
 	tomlList(&b, "domains", doc.Domains)
 	tomlList(&b, "aliases", doc.Aliases)
 	tomlList(&b, "accounts", doc.Accounts)
+	tomlList(&b, "access", doc.Access)
+	tomlList(&b, "sending_limits", doc.Sending)
 	return b.String()
 }
 
@@ -137,10 +139,14 @@ func (d *document) take(head string, v any) error {
 		return takeList(d, head, v, &d.doc.Aliases)
 	case "accounts":
 		return takeList(d, head, v, &d.doc.Accounts)
+	case "access":
+		return takeList(d, head, v, &d.doc.Access)
+	case "sending_limits":
+		return takeList(d, head, v, &d.doc.Sending)
 	}
 	table, ok := v.(map[string]any)
 	if !ok {
-		return d.bad(head, "is no table; known here: tables of settings, and the lists domains, aliases and accounts")
+		return d.bad(head, "is no table; known here: tables of settings, and the lists domains, aliases, accounts, access and sending_limits")
 	}
 	for _, key := range sortedNames(table) {
 		name := head + "." + key

@@ -53,6 +53,7 @@ type Identity struct {
 // Attempt says where a sign-in comes from.
 type Attempt struct {
 	Protocol string // "smtp", "imap", "pop3"
+	Listener string // "submission", "submissions", or "" where it is the protocol
 	Remote   netip.AddrPort
 	TLS      bool
 }
@@ -73,6 +74,9 @@ type Options struct {
 	Remembered  int              // verified sign-ins remembered; 10,000 when 0
 	RememberFor time.Duration    // 5 minutes when 0
 	Throttle    ThrottleOptions
+	// Admit tells whether an account may be signed in to by this way, once the password was right; nil: always. Who is turned
+	// away hears what a wrong password hears.
+	Admit func(at Attempt, acct directory.Account) bool
 }
 
 // Auth checks passwords. It is safe for concurrent use and starts no goroutine.
@@ -83,6 +87,7 @@ type Auth struct {
 	waiting  chan struct{} // a token is one sign-in that works or waits
 	verified *verified
 	throttle *throttle
+	admit    func(Attempt, directory.Account) bool
 	dummy    phc // verified against when there is no account, so that it takes as long
 
 	succeeded, failed, throttled, busy, hashed, remembered atomic.Int64
@@ -134,6 +139,7 @@ func New(accounts Accounts, opts Options) (*Auth, error) {
 		waiting:  make(chan struct{}, opts.Concurrency+opts.Waiting),
 		verified: v,
 		throttle: newThrottle(opts.Throttle, opts.Clock),
+		admit:    opts.Admit,
 		dummy:    dummy,
 	}, nil
 }
@@ -168,6 +174,9 @@ func (a *Auth) password(ctx context.Context, at Attempt, login string, password 
 	if err != nil {
 		pass.cancel()
 		return nil, err
+	}
+	if ok && acct.ID != 0 && !acct.Suspended && a.admit != nil && !a.admit(at, acct) {
+		ok = false
 	}
 	if !ok || acct.ID == 0 || acct.Suspended {
 		pass.failed()

@@ -23,6 +23,8 @@ type Document struct {
 	Domains  []DocumentDomain           `json:"domains"`
 	Accounts []DocumentAccount          `json:"accounts"`
 	Aliases  []DocumentAlias            `json:"aliases"`
+	Access   []directory.AccessRule     `json:"access"`
+	Sending  []directory.SendingLimit   `json:"sending_limits"`
 }
 
 // DocumentDomain is a domain in a Document.
@@ -90,7 +92,7 @@ type Applied struct {
 // DocumentChange is one difference.
 type DocumentChange struct {
 	Act    string `json:"act"`  // make, change, remove
-	Kind   string `json:"kind"` // setting, domain, account, alias
+	Kind   string `json:"kind"` // setting, domain, account, alias, access, sending
 	Name   string `json:"name"`
 	Field  string `json:"field,omitempty"`
 	From   any    `json:"from"`
@@ -116,6 +118,7 @@ func shownDocument(doc directory.Document) Document {
 	out := Document{
 		Version: doc.Version, Settings: doc.Settings, Domains: make([]DocumentDomain, len(doc.Domains)),
 		Accounts: make([]DocumentAccount, len(doc.Accounts)), Aliases: make([]DocumentAlias, len(doc.Aliases)),
+		Access: doc.Access, Sending: doc.Sending,
 	}
 	for i, d := range doc.Domains {
 		shown := shownDomain(d)
@@ -177,7 +180,7 @@ func (s *Service) apply(ctx context.Context, want directory.Document, req Applic
 
 // parse reads the addresses of a document.
 func (doc Document) parse() (directory.Document, error) {
-	out := directory.Document{Settings: doc.Settings}
+	out := directory.Document{Settings: doc.Settings, Access: doc.Access, Sending: doc.Sending}
 	if doc.Domains != nil {
 		out.Domains = make([]directory.Domain, len(doc.Domains))
 	}

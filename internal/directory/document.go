@@ -23,6 +23,8 @@ type Document struct {
 	Domains  []Domain
 	Accounts []DocumentAccount
 	Aliases  []Alias
+	Access   []AccessRule
+	Sending  []SendingLimit
 }
 
 // DocumentAccount is an account in a Document.
@@ -48,6 +50,7 @@ func (d *Directory) Document(ctx context.Context) (Document, error) {
 	for _, a := range accounts {
 		doc.Accounts = append(doc.Accounts, documentAccount(a))
 	}
+	doc.takeRules(s.rules())
 	doc.Aliases, err = d.Aliases(ctx, Filter{})
 	return doc, err
 }
@@ -63,6 +66,7 @@ func (d *Directory) DocumentAt(ctx context.Context, version int64) (Document, er
 		return Document{}, wrap("read history of", "directory", err)
 	}
 	doc := Document{Version: version, Settings: s.changed(), Domains: []Domain{}, Accounts: []DocumentAccount{}, Aliases: []Alias{}}
+	doc.takeRules(s.rules())
 	for _, r := range rows.Domains {
 		doc.Domains = append(doc.Domains, d.domain(r))
 	}
@@ -80,6 +84,12 @@ func (d *Directory) DocumentAt(ctx context.Context, version int64) (Document, er
 	slices.SortFunc(doc.Accounts, func(a, b DocumentAccount) int { return cmp.Compare(a.Address.Key(), b.Address.Key()) })
 	slices.SortFunc(doc.Aliases, func(a, b Alias) int { return cmp.Compare(a.Address.Key(), b.Address.Key()) })
 	return doc, nil
+}
+
+// takeRules sets the lists of rules, which are never nil.
+func (doc *Document) takeRules(r Rules) {
+	doc.Access = append([]AccessRule{}, r.Access...)
+	doc.Sending = append([]SendingLimit{}, r.Sending...)
 }
 
 func documentAccount(a Account) DocumentAccount {
@@ -113,7 +123,7 @@ const (
 // Change is one difference between what is and what a document asks for.
 type Change struct {
 	Act    Act
-	Kind   string // "setting", "domain", "account", "alias"
+	Kind   string // "setting", "domain", "account", "alias", "access", "sending"
 	Name   string
 	Field  string // of the object, "" for the whole
 	From   any    // nil: nothing
@@ -146,7 +156,7 @@ func (d *Directory) Plan(ctx context.Context, want Document) (Plan, error) {
 	}
 	p := &planner{d: d, now: now, want: want}
 	p.edit.Base = now.Version
-	for _, step := range []func() error{p.planSettings, p.scope, p.planDomains, func() error { return p.planAccounts(ctx) }, p.planAliases} {
+	for _, step := range []func() error{p.planSettings, p.planRules, p.scope, p.planDomains, func() error { return p.planAccounts(ctx) }, p.planAliases} {
 		if err := step(); err != nil {
 			return Plan{}, err
 		}

@@ -57,6 +57,8 @@ type Settings struct {
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 
 	Backup BackupSettings
+	Guard  GuardSettings
+	Rules  *Rules // nil: none; shared: do not change
 }
 
 // BackupSettings say where backups go, when, and for whom.
@@ -103,8 +105,10 @@ type settingDef struct {
 	check     func(*Settings) string // what is allowed, when the value isn't; "" when it is
 }
 
-// settingDefs is the table of all settings: nothing else knows their names.
-var settingDefs = []settingDef{
+// settingDefs is the table of all settings, by name: nothing else knows them.
+var settingDefs = slices.SortedFunc(slices.Values(slices.Concat(generalDefs, guardDefs)), func(a, b settingDef) int { return cmp.Compare(a.name, b.name) })
+
+var generalDefs = []settingDef{
 	{"account.language", "language of a new account: en or zh", func(s *Settings) any { return &s.Language }, func(s *Settings) string {
 		return allowed(s.Language == "en" || s.Language == "zh", "en or zh")
 	}},
@@ -229,7 +233,7 @@ func DefaultSettings() Settings {
 		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
-		Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
+		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 	}
 }
 
@@ -408,6 +412,12 @@ func (d *Directory) SettingsAt(ctx context.Context, version int64) (Settings, er
 			continue
 		}
 		done[c.Name] = true
+		if c.Value != nil && isRule(c.Name) {
+			if err := s.takeRule(c.Name, *c.Value); err != nil {
+				d.log.Warn("rule of an older version is passed over", "name", c.Name, "version", c.Version, "error", err)
+			}
+			continue
+		}
 		if c.Value == nil || strings.Contains(c.Name, "/") { // a line of the directory
 			continue
 		}
@@ -434,12 +444,23 @@ func (d *Directory) SettingsHistory(ctx context.Context, before int64, limit int
 func (d *Directory) reloadSettings(ctx context.Context) error {
 	d.reload.Lock()
 	defer d.reload.Unlock()
+	return d.readSettings(ctx)
+}
+
+// readSettings is reloadSettings for who holds d.reload.
+func (d *Directory) readSettings(ctx context.Context) error {
 	version, rows, err := d.repo.Settings(ctx)
 	if err != nil {
 		return wrap("read", "settings", err)
 	}
 	s := DefaultSettings()
 	for _, r := range rows {
+		if isRule(r.Name) {
+			if err := s.takeRule(r.Name, r.Value); err != nil {
+				d.log.Error("rule can't be used", "name", r.Name, "value", r.Value, "error", err)
+			}
+			continue
+		}
 		// A row that this version doesn't know or that can't be read leaves the default and harms nothing else.
 		before := s
 		if err := s.set(r.Name, []byte(r.Value)); err != nil || s.check() != nil {

@@ -103,6 +103,9 @@ type Visitor struct {
 	Refused    int  // recipients refused in this session
 	Errors     int  // bad commands in this session
 	Findings   []Finding
+
+	network [17]byte // that it is counted under while it is open
+	counted bool
 }
 
 // Find notes a finding.

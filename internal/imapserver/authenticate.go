@@ -79,6 +79,7 @@ func (s *session) loggedIn(ctx context.Context, mechanism string, id *auth.Ident
 	}
 	s.timer.Stop()
 	s.identity, s.acct = id, id.Account
+	s.srv.pool.Own(s, int64(id.Account))
 	s.state = authenticated
 	s.bads = 0
 	s.log = s.log.With("account", int64(id.Account))

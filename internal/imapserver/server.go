@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"waxwing/internal/auth"
@@ -115,7 +116,8 @@ type Options struct {
 	Clock    func() time.Time // time.Now when nil
 	// MessageSize tells how many octets an appended message may have at present; 50 MiB when nil.
 	MessageSize func() int64
-	SpoolDir    string // for appended messages above 256 KiB; the system's folder when empty
+	Admit       func(netip.Addr) bool // tells which peers are served; nil: all are
+	SpoolDir    string                // for appended messages above 256 KiB; the system's folder when empty
 }
 
 // Server serves IMAP sessions on any number of listeners.
@@ -165,6 +167,7 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	return srv.pool.Serve(l, listen.Handler{
 		Start:  func(nc net.Conn) listen.Session { return srv.session(nc, implicitTLS) },
 		Refuse: func(nc net.Conn, why listen.Reason) { srv.refuse(nc, implicitTLS, why) },
+		Admit:  srv.opt.Admit,
 	})
 }
 
@@ -174,7 +177,11 @@ func (srv *Server) refuse(nc net.Conn, implicitTLS bool, why listen.Reason) {
 		hook(string(why))
 	}
 	if !implicitTLS { // there nothing can be said before the handshake
-		_, _ = io.WriteString(nc, "* BYE [UNAVAILABLE] Too many connections\r\n")
+		text := "* BYE [UNAVAILABLE] Too many connections\r\n"
+		if why == listen.Denied {
+			text = "* BYE Access denied\r\n"
+		}
+		_, _ = io.WriteString(nc, text)
 	}
 }
 
@@ -191,3 +198,6 @@ func (srv *Server) session(nc net.Conn, implicitTLS bool) *session {
 // Shutdown takes no more connections, tells every session BYE as soon as its command is done, and waits for them. When
 // ctx ends first, the connections that are left are cut. It returns when no goroutine of the server is left.
 func (srv *Server) Shutdown(ctx context.Context) error { return srv.pool.Shutdown(ctx) }
+
+// Pool is the sessions of this server.
+func (srv *Server) Pool() *listen.Pool { return srv.pool }

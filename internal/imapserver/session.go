@@ -182,8 +182,12 @@ func (s *session) loop() error {
 	return s.werr
 }
 
-// byeIfClosing ends the session when the server shuts down.
+// byeIfClosing ends the session when the server shuts down, or when its account may not be signed in any more.
 func (s *session) byeIfClosing() {
+	if !s.ending && s.srv.pool.Evicted(s) {
+		s.untagged(reply{statusBye, "", "This account has been signed out by the server"})
+		s.ending = true
+	}
 	if s.srv.pool.Draining() && !s.ending {
 		s.untagged(reply{statusBye, "UNAVAILABLE", "Server is shutting down"})
 		s.ending = true

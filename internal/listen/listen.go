@@ -34,6 +34,7 @@ const (
 	TooManyFromPeer Reason = "peer"        // Options.PerPeer are open from this address
 	NoDescriptors   Reason = "descriptors" // of files; the spare one answers
 	Closing         Reason = "shutdown"
+	Denied          Reason = "denied" // by Handler.Admit
 )
 
 // Session is one connection being served.
@@ -48,6 +49,8 @@ type Session interface {
 type Handler struct {
 	// Start makes the session of a connection. It must not read or write.
 	Start func(nc net.Conn) Session
+	// Admit tells whether a peer is served at all; nil: all are.
+	Admit func(netip.Addr) bool
 	// Refuse tells a peer that it is not served; the connection is closed behind it. A deadline of a second is set:
 	// one small write to a fresh socket does not block.
 	Refuse func(nc net.Conn, why Reason)
@@ -66,6 +69,7 @@ type Pool struct {
 	o       Options
 	work    sync.WaitGroup // sessions and listeners
 	closing atomic.Bool
+	evicted atomic.Bool // some session must end
 
 	// ctx ends when a session must end at once, drain already when it must end soon.
 	ctx, drain   context.Context
@@ -73,7 +77,7 @@ type Pool struct {
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
-	sessions  map[Session]netip.Addr // the address that each is counted under
+	sessions  map[Session]*place
 	peers     map[netip.Addr]int
 }
 
@@ -83,7 +87,7 @@ func New(o Options) *Pool {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Pool{
-		o: o, listeners: make(map[net.Listener]struct{}), sessions: make(map[Session]netip.Addr), peers: make(map[netip.Addr]int),
+		o: o, listeners: make(map[net.Listener]struct{}), sessions: make(map[Session]*place), peers: make(map[netip.Addr]int),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.drain, p.stop = context.WithCancel(p.ctx)
@@ -173,6 +177,10 @@ func (p *Pool) end(l net.Listener) {
 // admit starts a session, or turns the connection away.
 func (p *Pool) admit(nc net.Conn, h Handler) {
 	s := h.Start(nc)
+	if h.Admit != nil && !h.Admit(s.Conn().RemoteAddr().Addr()) {
+		refuse(nc, h, Denied)
+		return
+	}
 	if why := p.register(s); why != "" {
 		refuse(nc, h, why)
 		return
@@ -203,7 +211,7 @@ func (p *Pool) register(s Session) (why Reason) {
 	case peer.IsValid() && p.peers[peer] >= p.o.PerPeer:
 		return TooManyFromPeer
 	}
-	p.sessions[s] = peer
+	p.sessions[s] = &place{peer: peer}
 	p.count(peer, 1)
 	p.work.Add(1)
 	return ""
@@ -212,7 +220,7 @@ func (p *Pool) register(s Session) (why Reason) {
 func (p *Pool) unregister(s Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.count(p.sessions[s], -1)
+	p.count(p.sessions[s].peer, -1)
 	delete(p.sessions, s)
 }
 
@@ -236,9 +244,9 @@ func (p *Pool) Recount(s Session, a netip.Addr) bool {
 		return false
 	}
 	peer := peerKey(a)
-	p.count(old, -1)
+	p.count(old.peer, -1)
 	p.count(peer, 1)
-	p.sessions[s] = peer
+	old.peer = peer
 	return !peer.IsValid() || p.peers[peer] <= p.o.PerPeer
 }
 

@@ -167,6 +167,7 @@ func (s *session) signedIn(ctx context.Context, mechanism string, id *auth.Ident
 	}
 	s.timer.Stop()
 	s.identity, s.drop = id, drop
+	s.srv.pool.Own(s, int64(id.Account))
 	s.state = transaction
 	s.log = s.log.With("account", int64(id.Account))
 	lim := s.conn.Limits()

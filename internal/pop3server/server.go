@@ -29,6 +29,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"waxwing/internal/auth"
@@ -132,6 +133,7 @@ type Options struct {
 	Limits   Limits
 	Logger   *slog.Logger // discarded when nil
 	Metrics  Metrics
+	Admit    func(netip.Addr) bool // tells which peers are served; nil: all are
 }
 
 // Server serves POP3 sessions on any number of listeners.
@@ -167,6 +169,7 @@ func (srv *Server) Serve(l net.Listener, implicitTLS bool) error {
 	return srv.pool.Serve(l, listen.Handler{
 		Start:  func(nc net.Conn) listen.Session { return srv.newSession(nc, implicitTLS) },
 		Refuse: func(nc net.Conn, why listen.Reason) { srv.refuse(nc, implicitTLS, why) },
+		Admit:  srv.opt.Admit,
 	})
 }
 
@@ -176,7 +179,11 @@ func (srv *Server) refuse(nc net.Conn, implicitTLS bool, why listen.Reason) {
 		m(string(why))
 	}
 	if !implicitTLS { // there nothing can be said before the handshake
-		_, _ = io.WriteString(nc, "-ERR [SYS/TEMP] Too many connections\r\n")
+		text := "-ERR [SYS/TEMP] Too many connections\r\n"
+		if why == listen.Denied {
+			text = "-ERR [SYS/PERM] Access denied\r\n"
+		}
+		_, _ = io.WriteString(nc, text)
 	}
 }
 
@@ -194,3 +201,6 @@ func (srv *Server) newSession(nc net.Conn, implicitTLS bool) *session {
 // that were marked and not confirmed by QUIT stay (RFC 1939, section 6). When ctx ends first, the connections that are
 // left are cut. It returns when no goroutine of the server is left.
 func (srv *Server) Shutdown(ctx context.Context) error { return srv.pool.Shutdown(ctx) }
+
+// Pool is the sessions of this server.
+func (srv *Server) Pool() *listen.Pool { return srv.pool }

@@ -146,14 +146,14 @@ func (s *session) loop() error {
 			if err != nil {
 				return s.lost(err)
 			}
-			if woken { // only Shutdown wakes; there is no unasked word in POP3
+			if woken { // only Shutdown and Evict wake; there is no unasked word in POP3
 				return nil
 			}
 		}
 		if err := s.command(); err != nil {
 			return err
 		}
-		if s.srv.pool.Draining() {
+		if s.srv.pool.Draining() || s.srv.pool.Evicted(s) {
 			return s.werr
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"waxwing/internal/certs"
 	"waxwing/internal/config"
 	"waxwing/internal/dns"
+	"waxwing/internal/guard"
 	"waxwing/internal/imapserver"
 	"waxwing/internal/intake"
 	"waxwing/internal/listen"
@@ -40,6 +41,7 @@ type parts struct {
 	trace    *trace.Recorder
 
 	stopTrace func() // nil before it runs
+	access    *guard.Access
 }
 
 func (p *parts) close() error {
@@ -67,9 +69,10 @@ func (s *Server) build(_ context.Context) error {
 		store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now, log: s.log.With("part", "quota"),
 		told: func(level int64) { m.quota.WithLabelValues(strconv.FormatInt(level, 10)).Inc() },
 	}
+	door := s.buildGuard(m)
 	checker, err := auth.New(s.state.Directory, auth.Options{
 		Logger: telemetry.Bounded(s.log.With("part", "auth"), time.Now), Concurrency: s.cfg.Limits.PasswordHashings,
-		Throttle: auth.ThrottleOptions{Exempt: throttleExempt(s.cfg)},
+		Throttle: auth.ThrottleOptions{Exempt: loopbackOnly(s.cfg)}, Admit: s.admitsSignIn,
 	})
 	if err != nil {
 		return err
@@ -91,26 +94,27 @@ func (s *Server) build(_ context.Context) error {
 	limits := s.cfg.Limits
 	s.parts.smtp = smtpserver.New(smtpserver.Options{
 		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
-		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer, Early: -1}, // the guard's
+		Guard:   door,
 		XClient: s.cfg.XClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
 		Trace: s.parts.trace,
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,
 		Limits: imapserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer}, MessageSize: in.MaxSize,
-		Logger: telemetry.Bounded(s.log.With("part", "imap"), time.Now), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir,
+		Logger: telemetry.Bounded(s.log.With("part", "imap"), time.Now), Hooks: m.imap(), SpoolDir: s.cfg.Spool.Dir, Admit: s.admitsTo(guard.IMAP),
 	})
 	s.parts.pop3 = pop3server.New(pop3server.Options{
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,
 		Limits: pop3server.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
-		Logger: telemetry.Bounded(s.log.With("part", "pop3"), time.Now), Metrics: m.pop3(),
+		Logger: telemetry.Bounded(s.log.With("part", "pop3"), time.Now), Metrics: m.pop3(), Admit: s.admitsTo(guard.POP3),
 	})
 	return nil
 }
 
-// throttleExempt tells whose failed sign-ins slow nobody down: on a server that listens on loopback alone, everyone who
-// comes from there. A client that XCLIENT names counts by its own address.
-func throttleExempt(cfg *config.Config) func(netip.Addr) bool {
+// loopbackOnly tells who is exempt from limits and delays, those after failed sign-ins too: on a server that listens on loopback
+// alone, everyone who comes from there. A client that XCLIENT names counts by its own address.
+func loopbackOnly(cfg *config.Config) func(netip.Addr) bool {
 	for _, l := range cfg.Listeners {
 		if !config.Loopback(l.Address) {
 			return nil

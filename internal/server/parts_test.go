@@ -12,14 +12,14 @@ func TestFailedSignInsSlowNobodyDownOnLoopbackAlone(t *testing.T) {
 	t.Parallel()
 	cfg := config.Default()
 	cfg.Listeners = config.StandardListeners(true)
-	exempt := throttleExempt(&cfg)
+	exempt := loopbackOnly(&cfg)
 	for addr, want := range map[string]bool{"127.0.0.1": true, "127.9.9.9": true, "::1": true, "::ffff:127.0.0.1": true, "192.0.2.1": false} {
 		if exempt(netip.MustParseAddr(addr)) != want {
 			t.Errorf("%s: exempt is not %v", addr, want)
 		}
 	}
 	cfg.Listeners[0].Address = "0.0.0.0:25"
-	if throttleExempt(&cfg) != nil {
+	if loopbackOnly(&cfg) != nil {
 		t.Error("loopback is exempt on a server that strangers can reach, and so is every local proxy's client")
 	}
 }

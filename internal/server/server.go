@@ -161,6 +161,7 @@ func (s *Server) start() error {
 	s.goBackground(s.scrub)
 	s.goBackground(s.backups)
 	s.goBackground(s.runQueue)
+	s.goBackground(s.runEvictor)
 	for _, l := range s.listening {
 		s.serve(l)
 	}

@@ -23,7 +23,7 @@ func (s *session) cmdAuth(args []byte) error {
 		return nil
 	}
 	mechanism := string(bytes.ToUpper(fields[0]))
-	at := auth.Attempt{Protocol: "smtp", Remote: s.remote, TLS: s.tls != nil}
+	at := auth.Attempt{Protocol: "smtp", Listener: s.mode.String(), Remote: s.remote, TLS: s.tls != nil}
 	exchange, err := s.srv.opts.Auth.Start(s.ctx, at, mechanism)
 	if err != nil {
 		return s.authRefused(mechanism, err)
@@ -58,6 +58,7 @@ func (s *session) exchange(mechanism string, exchange auth.Exchange, response []
 				s.identity = nil
 				return s.turnedAway(r, err)
 			}
+			s.srv.pool.Own(s, int64(id.Account))
 			s.signIn(mechanism, true)
 			s.noteSignIn(mechanism)
 			s.say(235, "2.7.0", "authentication succeeded")

@@ -90,7 +90,7 @@ func (s *session) cmdData(args []byte) error {
 	}
 	spool, err := s.tx.Spool()
 	if err != nil {
-		s.refused(err, "data")
+		_ = s.refused(err, "data")
 		return nil
 	}
 	s.bodyLost = false

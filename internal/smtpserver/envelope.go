@@ -34,7 +34,7 @@ func (s *session) cmdMail(args []byte) error {
 	tx := s.srv.opts.Intake.Begin(s.peer())
 	s.tx, s.mail = tx, m // from here on a panic aborts it
 	if err := tx.Mail(ctx, m); err != nil {
-		s.refused(err, "mail")
+		_ = s.refused(err, "mail")
 		s.abort()
 		s.refusal()
 		return nil
@@ -83,7 +83,7 @@ func (s *session) cmdRcpt(args []byte) error {
 	err := s.tx.Rcpt(ctx, r)
 	cancel()
 	if err != nil {
-		s.refused(err, "rcpt")
+		_ = s.refused(err, "rcpt")
 		s.refusal()
 	} else {
 		s.rcpts++

@@ -19,8 +19,9 @@ func (s *session) greet(d guard.Verdict) error {
 		s.ending, s.lingers = true, true
 		return nil
 	}
-	if s.mode == MX && s.srv.limits.Early > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() && !s.visitor.Trusted {
-		early, err := s.conn.Early(max(s.srv.limits.Early, d.Delay))
+	wait := max(s.srv.limits.Early, d.Delay)
+	if s.mode == MX && wait > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() && !s.visitor.Trusted {
+		early, err := s.conn.Early(wait)
 		if err != nil {
 			return err
 		}

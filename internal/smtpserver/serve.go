@@ -62,3 +62,6 @@ func (srv *Server) trusts(a netip.Addr) bool {
 // transactions. When ctx ends first, the sessions left are cut off: none of their messages was answered with 250
 // without being committed. It returns when every goroutine of the server has ended.
 func (srv *Server) Shutdown(ctx context.Context) error { return srv.pool.Shutdown(ctx) }
+
+// Pool is the sessions of this server.
+func (srv *Server) Pool() *listen.Pool { return srv.pool }

@@ -182,6 +182,8 @@ func (s *session) mustEnd() bool {
 	switch {
 	case s.tx == nil && s.srv.pool.Draining():
 		s.end(421, "4.3.2", "shutting down, try again later")
+	case s.identity != nil && s.srv.pool.Evicted(s):
+		s.end(421, "4.7.0", "this account has been signed out by the server")
 	case s.tx == nil && now.Sub(s.started) > s.srv.limits.Session:
 		s.end(421, "4.4.2", "session too long, connect again")
 	case s.tx != nil && now.Sub(s.txBegun) > s.srv.limits.Transaction:

@@ -1,0 +1,38 @@
+package main
+
+import "maps"
+
+// The words of the front door's settings in Chinese.
+var guardSettingWords = map[string]string{
+	"guard.exempt":                  "不受限制和延迟约束的网络，以空格分隔；只在回环地址监听的服务器自动豁免回环地址",
+	"guard.greet_delay_ms":          "25 端口的陌生人在问候之前须保持安静的毫秒数：0 至 20000",
+	"guard.pipelining":              "25 端口上在 EHLO 或 DATA 的应答之前就到来的命令（RFC 2920 第 3.1 节）：refuse（拒绝）或 allow（允许）",
+	"guard.tarpit_after":            "一次会话中不延迟的错误次数，此后每次错误的应答越来越慢：0 至 1000",
+	"guard.tarpit_max_ms":           "最长延迟的毫秒数：0 至 30000",
+	"guard.tarpit_step_ms":          "每多一次错误增加的延迟毫秒数；0 为不延迟：0 至 10000",
+	"limit.commands_per_address":    "每个地址（IPv6：每个 /64）每分钟的 SMTP 命令数；0 为不限",
+	"limit.connections_per_address": "每个地址（IPv6：每个 /64）每分钟的连接数；0 为不限",
+	"limit.connections_per_network": "每个网络（IPv4：/24，IPv6：/48）每分钟的连接数；0 为不限",
+	"limit.errors_per_address":      "每个地址（IPv6：每个 /64）每分钟的错误命令、登录失败和抢先发言次数；0 为不限",
+	"limit.errors_per_network":      "每个网络（IPv4：/24，IPv6：/48）每分钟的同类错误次数；0 为不限",
+	"limit.messages_per_address":    "每个地址（IPv6：每个 /64）每小时的邮件数；0 为不限",
+	"limit.messages_per_network":    "每个网络（IPv4：/24，IPv6：/48）每小时的邮件数；0 为不限",
+	"limit.messages_per_recipient":  "每个收件人每小时的邮件数；0 为不限",
+	"limit.messages_per_sender":     "每个信封发件人每小时的邮件数；0 为不限",
+	"limit.octets_per_address":      "每个地址（IPv6：每个 /64）每小时的邮件字节数；0 为不限",
+	"limit.octets_per_network":      "每个网络（IPv4：/24，IPv6：/48）每小时的邮件字节数；0 为不限",
+	"limit.open_per_network":        "每个网络（IPv4：/24，IPv6：/48）同时打开的 SMTP 连接数；0 为不限",
+	"limit.recipients_per_address":  "每个地址（IPv6：每个 /64）每小时的收件人数；0 为不限",
+	"limit.recipients_per_network":  "每个网络（IPv4：/24，IPv6：/48）每小时的收件人数；0 为不限",
+	"limit.recipients_per_sender":   "每个信封发件人每小时的收件人数；0 为不限",
+}
+
+// The words of its metrics.
+var guardMetricWords = map[string]string{
+	"waxwing_guard_verdicts_total": "前门对来访者作出的裁决数（放行除外），按检查、阶段和处置（delay 延迟、defer 暂拒、refuse 拒绝）区分。",
+}
+
+func init() {
+	maps.Copy(settingWords, guardSettingWords)
+	maps.Copy(metricWords, guardMetricWords)
+}
