@@ -99,6 +99,14 @@ func (s *Settings) takeRule(name, value string) error {
 	return s.Rules.take(name, value)
 }
 
+// sortRules puts the rules that were read into their order.
+func (s *Settings) sortRules() {
+	if s.Rules != nil {
+		slices.SortFunc(s.Rules.Access, func(a, b AccessRule) int { return cmp.Compare(a.key(), b.key()) })
+		slices.SortFunc(s.Rules.Sending, func(a, b SendingLimit) int { return cmp.Compare(a.key(), b.key()) })
+	}
+}
+
 func (r *Rules) take(name, value string) error {
 	dec := json.NewDecoder(bytes.NewReader([]byte(value)))
 	dec.DisallowUnknownFields()

@@ -425,6 +425,7 @@ func (d *Directory) SettingsAt(ctx context.Context, version int64) (Settings, er
 			d.log.Warn("setting of an older version is passed over", "name", c.Name, "version", c.Version, "error", err)
 		}
 	}
+	s.sortRules()
 	s.Version = version
 	return s, nil
 }
@@ -468,6 +469,7 @@ func (d *Directory) readSettings(ctx context.Context) error {
 			d.log.Warn("setting can't be used, its default stays", "name", r.Name, "value", r.Value)
 		}
 	}
+	s.sortRules()
 	s.Version = version
 	d.settings.Store(&s)
 	d.tell(s)
