@@ -56,6 +56,7 @@ type commandLine struct {
 	Forward forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
 	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
 	Access  accessCommand  `cmd:"" help:"Say who may connect, sign in and send mail here."`
+	DNSList dnsListCommand `cmd:"" name:"dnslist" help:"Look after the DNS block and allow lists that strangers are looked up in."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
 	Trace   traceCommand   `cmd:"" help:"Find out what became of messages."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`

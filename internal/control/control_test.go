@@ -22,18 +22,23 @@ import (
 	"waxwing/internal/auth"
 	"waxwing/internal/control"
 	"waxwing/internal/control/controltest"
+	"waxwing/internal/guard/dnslist"
 	"waxwing/internal/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeServer stands for the running server.
-type fakeServer struct{ reloads int }
+type fakeServer struct {
+	reloads int
+	lists   []dnslist.Status
+}
 
 func (f *fakeServer) Status() control.Status {
 	return control.Status{Version: "test", Hostname: "mx.example.test", Well: true}
 }
 
+func (f *fakeServer) DNSLists() []dnslist.Status   { return f.lists }
 func (f *fakeServer) Reload(context.Context) error { f.reloads++; return nil }
 
 // overBoth runs a test over both carriers: what one does the other must do.

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
 	"waxwing/internal/address"
 	"waxwing/internal/backup"
 	"waxwing/internal/directory"
+	"waxwing/internal/guard/dnslist"
 	"waxwing/internal/store"
 	"waxwing/internal/store/keyring"
 	"waxwing/internal/trace"
@@ -21,6 +23,7 @@ import (
 type Server interface {
 	Status() Status
 	Reload(ctx context.Context) error
+	DNSLists() []dnslist.Status
 }
 
 // Options of a Service.
@@ -34,6 +37,8 @@ type Options struct {
 	SpoolDir  string // for messages above 256 KiB while they are imported
 	Clock     func() time.Time
 	Logger    *slog.Logger
+	// TryList asks one DNS list; nil where there is no resolver.
+	TryList func(ctx context.Context, l dnslist.List, a netip.Addr, domain string) (dnslist.Tried, error)
 }
 
 // Service carries out the operations. It is safe for concurrent use.
@@ -49,6 +54,8 @@ type Service struct {
 	log    *slog.Logger
 	proof  *proof
 
+	tryList func(ctx context.Context, l dnslist.List, a netip.Addr, domain string) (dnslist.Tried, error)
+
 	appends appends
 }
 
@@ -60,7 +67,7 @@ func New(o Options) *Service {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, backup: o.Backup, trace: o.Trace, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}}
+	return &Service{store: o.Store, dir: o.Directory, keys: o.Keys, backup: o.Backup, trace: o.Trace, server: o.Server, spool: o.SpoolDir, clock: o.Clock, log: o.Logger, proof: &proof{}, tryList: o.TryList}
 }
 
 func (s *Service) run(ctx context.Context, name string, req any, body io.Reader) (any, error) {

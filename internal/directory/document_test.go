@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -218,7 +219,7 @@ func TestVersionFollowsChangesMadeAtOnce(t *testing.T) {
 		if err != nil || d.Settings().Version != version {
 			t.Errorf("version %d in memory, %d committed, %v", d.Settings().Version, version, err)
 		}
-		if got, want := d.Settings(), open(t, repo).Settings(); got != want {
+		if got, want := d.Settings(), open(t, repo).Settings(); !reflect.DeepEqual(got, want) {
 			t.Errorf("in memory %+v, committed %+v", got, want)
 		}
 	})

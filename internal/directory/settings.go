@@ -56,9 +56,10 @@ type Settings struct {
 	TraceDays     int    // for which it is kept what became of messages; 0: for ever
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 
-	Backup BackupSettings
-	Guard  GuardSettings
-	Rules  *Rules // nil: none; shared: do not change
+	Backup   BackupSettings
+	Stranger StrangerSettings
+	Guard    GuardSettings
+	Rules    *Rules // nil: none; shared: do not change
 }
 
 // BackupSettings say where backups go, when, and for whom.
@@ -106,7 +107,7 @@ type settingDef struct {
 }
 
 // settingDefs is the table of all settings, by name: nothing else knows them.
-var settingDefs = slices.SortedFunc(slices.Values(slices.Concat(generalDefs, guardDefs)), func(a, b settingDef) int { return cmp.Compare(a.name, b.name) })
+var settingDefs = slices.SortedFunc(slices.Values(slices.Concat(generalDefs, guardDefs, strangerDefs)), func(a, b settingDef) int { return cmp.Compare(a.name, b.name) })
 
 var generalDefs = []settingDef{
 	{"account.language", "language of a new account: en or zh", func(s *Settings) any { return &s.Language }, func(s *Settings) string {
@@ -234,6 +235,7 @@ func DefaultSettings() Settings {
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
 		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
+		Stranger: defaultStranger,
 	}
 }
 
@@ -242,6 +244,12 @@ func allowed(ok bool, want string) string {
 		return ""
 	}
 	return want
+}
+
+func between(n, least, most int, want string) string { return allowed(n >= least && n <= most, want) }
+
+func oneOf(value string, known ...string) string {
+	return allowed(slices.Contains(known, value), strings.Join(known, ", "))
 }
 
 func folderName(n string) string {
@@ -289,6 +297,8 @@ func value(p any) any {
 		return *p
 	case *int:
 		return *p
+	case *[]string:
+		return *p
 	}
 	return p
 }
@@ -308,6 +318,9 @@ func (s *Settings) set(name string, raw []byte) error {
 		return &FieldError{Field: name, Want: "no such setting"}
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
+	if list, ok := def.field(s).(*[]string); ok {
+		*list = nil // older settings share what it holds
+	}
 	if bytes.Equal(bytes.TrimSpace(raw), []byte("null")) || dec.Decode(def.field(s)) != nil || dec.More() {
 		return &FieldError{Field: name, Value: string(raw), Want: def.doc}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ func TestSettingsAreChecked(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if got := d.Settings(); got != directory.DefaultSettings() {
+	if got := d.Settings(); !reflect.DeepEqual(got, directory.DefaultSettings()) {
 		t.Errorf("refused changes left %+v", got)
 	}
 }
@@ -105,7 +106,7 @@ func TestSettingsKeepTheirHistory(t *testing.T) {
 			t.Errorf("%d lines before version 2", len(older))
 		}
 		d = open(t, repo)
-		if got := d.Settings(); got != s {
+		if got := d.Settings(); !reflect.DeepEqual(got, s) {
 			t.Errorf("after a restart: %+v, want %+v", got, s)
 		}
 	})

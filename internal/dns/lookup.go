@@ -176,6 +176,21 @@ func (r *Resolver) IP(ctx context.Context, name string) (IPs, error) {
 	return IPs{}, v6.err
 }
 
+// A finds the IPv4 addresses of a name alone: what lists in the DNS answer with (RFC 5782, section 2.1).
+func (r *Resolver) A(ctx context.Context, name string) (IPs, error) {
+	rrs, ans, err := r.resolve(ctx, name, mdns.TypeA)
+	if err != nil {
+		return IPs{}, err
+	}
+	out := IPs{Answer: ans}
+	for _, rr := range rrs {
+		if ip, ok := netip.AddrFromSlice(rr.(*mdns.A).A.To4()); ok {
+			out.Addrs = append(out.Addrs, ip)
+		}
+	}
+	return out, nil
+}
+
 // TXT finds the texts of a name.
 func (r *Resolver) TXT(ctx context.Context, name string) (Texts, error) {
 	rrs, ans, err := r.resolve(ctx, name, mdns.TypeTXT)

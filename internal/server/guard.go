@@ -17,12 +17,12 @@ import (
 // buildGuard makes the front door. The order of the checks is the order in which they are asked.
 func (s *Server) buildGuard(m *metrics) *guard.Guard {
 	s.parts.access = guard.NewAccess(s.state.Directory, loopbackOnly(s.cfg))
-	return guard.New(
-		guard.Options{Logger: telemetry.Bounded(s.log.With("part", "guard"), time.Now), Decided: m.decided},
+	checks := append([]guard.Check{
 		s.parts.access.Check(),
 		guard.NewLimits(s.state.Directory, time.Now).Check(),
 		guard.NewManners(s.state.Directory).Check(),
-	)
+	}, s.parts.door.checks()...)
+	return guard.New(guard.Options{Logger: telemetry.Bounded(s.log.With("part", "guard"), time.Now), Decided: m.decided}, checks...)
 }
 
 // decided counts what the guard decides.

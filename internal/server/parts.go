@@ -39,6 +39,7 @@ type parts struct {
 	pop3     *pop3server.Server
 	quotas   *quotaWarner
 	trace    *trace.Recorder
+	door     *door
 
 	stopTrace func() // nil before it runs
 	access    *guard.Access
@@ -49,11 +50,16 @@ func (p *parts) close() error {
 		p.stopTrace()
 		p.stopTrace = nil
 	}
+	var err error
+	if p.door != nil {
+		err = p.door.close()
+		p.door = nil
+	}
 	if p.resolver != nil {
 		p.resolver.Close()
 		p.resolver = nil
 	}
-	return nil
+	return err
 }
 
 // build makes the parts from the ground up.
@@ -69,7 +75,6 @@ func (s *Server) build(_ context.Context) error {
 		store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now, log: s.log.With("part", "quota"),
 		told: func(level int64) { m.quota.WithLabelValues(strconv.FormatInt(level, 10)).Inc() },
 	}
-	door := s.buildGuard(m)
 	checker, err := auth.New(s.state.Directory, auth.Options{
 		Logger: telemetry.Bounded(s.log.With("part", "auth"), time.Now), Concurrency: s.cfg.Limits.PasswordHashings,
 		Throttle: auth.ThrottleOptions{Exempt: loopbackOnly(s.cfg)}, Admit: s.admitsSignIn,
@@ -91,6 +96,8 @@ func (s *Server) build(_ context.Context) error {
 	if err := s.buildOutbound(in, m); err != nil {
 		return err
 	}
+	s.newDoor(s.parts.resolver)
+	door := s.buildGuard(m)
 	limits := s.cfg.Limits
 	s.parts.smtp = smtpserver.New(smtpserver.Options{
 		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
@@ -125,9 +132,7 @@ func loopbackOnly(cfg *config.Config) func(netip.Addr) bool {
 
 // buildOutbound makes the way out: resolver, transport and queue.
 func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
-	resolver, err := dns.New(dns.Options{
-		Servers: s.cfg.DNS.Resolvers, TrustAD: s.cfg.DNS.Trusted, Timeout: s.cfg.DNS.Timeout.Std(), Logger: s.log.With("part", "dns"),
-	})
+	resolver, err := newResolver(s.cfg, s.log)
 	if err != nil {
 		return err
 	}

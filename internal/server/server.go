@@ -162,6 +162,7 @@ func (s *Server) start() error {
 	s.goBackground(s.backups)
 	s.goBackground(s.runQueue)
 	s.goBackground(s.runEvictor)
+	s.runDoor()
 	for _, l := range s.listening {
 		s.serve(l)
 	}

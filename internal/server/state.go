@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -52,6 +53,27 @@ type State struct {
 	lock   io.Closer
 	search index // the store's
 	alone  bool  // no other node may use the database
+
+	watching sync.Mutex // guards watchers
+	watchers []func(directory.Settings)
+}
+
+// settings passes changed settings on.
+func (s *State) settings(now directory.Settings) {
+	s.Store.SetPolicy(now.Policy())
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	for _, w := range s.watchers {
+		w(now)
+	}
+}
+
+// onSettings has fn called with the settings, now and after each change. It must not call the Directory.
+func (s *State) onSettings(fn func(directory.Settings)) {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	s.watchers = append(s.watchers, fn)
+	fn(s.Directory.Settings())
 }
 
 // CreateDataDir makes the data directory of a new server.
@@ -86,7 +108,7 @@ func OpenState(ctx context.Context, cfg *config.Config, log *slog.Logger) (s *St
 	}
 	s.Directory, err = directory.New(ctx, s.Store, directory.Options{
 		Logger:     log.With("part", "directory"),
-		OnSettings: func(now directory.Settings) { s.Store.SetPolicy(now.Policy()) },
+		OnSettings: s.settings,
 	})
 	if err == nil {
 		s.Backup = s.newAgent()
@@ -207,6 +229,7 @@ func (s *State) openStore(ctx context.Context, o store.Options) (err error) {
 func (s *State) Control(server control.Server) *control.Service {
 	return control.New(control.Options{
 		Store: s.Store, Directory: s.Directory, Keys: s.Keys, Backup: s.Backup, Trace: s.Trace, Server: server, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "control"),
+		TryList: s.tryList,
 	})
 }
 

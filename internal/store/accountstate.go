@@ -87,6 +87,8 @@ func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 		`DELETE FROM deleted_mailbox WHERE account_id = $1`,
 		`DELETE FROM modseq_mark WHERE account_id = $1`,
 		`DELETE FROM returning_right WHERE account_id = $1`,
+		`DELETE FROM contact WHERE account_id = $1`,
+		`DELETE FROM surge WHERE account_id = $1`,
 	} {
 		if err := tx.exec(q, acct); err != nil {
 			return fmt.Errorf("store: account %d: %w", acct, err)

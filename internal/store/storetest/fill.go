@@ -95,6 +95,9 @@ func (h *harness) fillDirectory() {
 			`UPDATE directory_counter SET value = 9`,
 			`INSERT INTO setting (name, value, version, changed) VALUES ('mail.max_size', '"10MiB"', 9, 5)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (9, 'mail.max_size', '"10MiB"', 5, 'local')`,
+			`INSERT INTO greylist (greylist_key, first_seen, last_seen, passed) VALUES ('key', 1, 2, 0)`,
+			`INSERT INTO contact (account_id, address_key, wrote) VALUES (1, 'x@far.test', 5)`,
+			`INSERT INTO surge (account_id, action, usual, saved, told) VALUES (1, 'defer', '', 5, 0)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (8, 'mail.max_size', NULL, 4, 'local')`,
 		} {
 			if _, err := tx.Exec(q); err != nil {
