@@ -2,6 +2,8 @@ package main
 
 var smtpWhere = map[string]words{
 	"mayStartTLS":  {"25, 587 before TLS", "25、587（TLS 之前）"},
+	"notLMTP":      {"25, 465, 587", "25、465、587"},
+	"onLMTP":       {"LMTP", "LMTP"},
 	"onSubmission": {"465, 587", "465、587"},
 	"mayXClient":   {"peers in `smtp.xclient`", "`smtp.xclient` 中的对端"},
 }
@@ -18,9 +20,10 @@ var smtpNeeds = map[string]words{
 var smtpCommandWords = map[string]doc{
 	"HELO":     {words{"Begins a session without extensions.", "开始不带扩展的会话。"}, "RFC 5321, 4.1.1.1"},
 	"EHLO":     {words{"Begins a session; the answer lists the extensions.", "开始会话，应答中列出支持的扩展。"}, "RFC 5321, 4.1.1.1"},
+	"LHLO":     {words{"EHLO of LMTP.", "LMTP 的 EHLO。"}, "RFC 2033, 4.1"},
 	"STARTTLS": {words{"Turns TLS on. What was said before is forgotten, what was sent ahead is discarded.", "启用 TLS。此前的会话状态作废，提前发来的数据被丢弃。"}, "RFC 3207"},
 	"AUTH":     {words{"Signs in by PLAIN or LOGIN.", "以 PLAIN 或 LOGIN 机制登录。"}, "RFC 4954"},
-	"XCLIENT":  {words{"A trusted proxy names the true client: ADDR, PORT, HELO. NAME and PROTO are read and not used; LOGIN is refused.", "可信代理告知真实客户端：ADDR、PORT、HELO。NAME 和 PROTO 读取但不使用，LOGIN 会被拒绝。"}, "Postfix XCLIENT"},
+	"XCLIENT":  {words{"A trusted proxy names the true client: ADDR, PORT, HELO, PROTO, and the address that it reached: DESTADDR, DESTPORT. NAME and REVERSE_NAME are read and not used; LOGIN is refused.", "可信代理告知真实客户端（ADDR、PORT、HELO、PROTO）及其所连接的地址（DESTADDR、DESTPORT）。NAME 和 REVERSE_NAME 读取但不使用，LOGIN 会被拒绝。"}, "Postfix XCLIENT"},
 	"MAIL":     {words{"Begins a message.", "开始一封邮件。"}, "RFC 5321, 4.1.1.2"},
 	"RCPT":     {words{"Names a recipient.", "指定收件人。"}, "RFC 5321, 4.1.1.3"},
 	"DATA":     {words{"Sends the message up to CRLF.CRLF. Not with BODY=BINARYMIME.", "发送邮件内容，以 CRLF.CRLF 结束。不能用于 BODY=BINARYMIME。"}, "RFC 5321, 4.1.1.4"},
@@ -59,8 +62,8 @@ var smtpExtensionWords = map[string]doc{
 	"RRVS":                {words{"The parameter RRVS.", "支持参数 RRVS。"}, "RFC 7293"},
 	"8BITMIME":            {words{"Bodies with 8-bit octets.", "正文可含 8 位字节。"}, "RFC 6152"},
 	"AUTH":                {words{"PLAIN and LOGIN; only inside TLS on 465 and 587, never on 25.", "PLAIN 和 LOGIN；仅在 465、587 端口的 TLS 内提供，25 端口永不提供。"}, "RFC 4954"},
-	"BINARYMIME":          {words{"Bodies with any octets, by BDAT.", "正文可含任意字节，须用 BDAT 发送。"}, "RFC 3030"},
-	"CHUNKING":            {words{"The command BDAT.", "支持 BDAT 命令。"}, "RFC 3030"},
+	"BINARYMIME":          {words{"Bodies with any octets, by BDAT. Not with LMTP.", "正文可含任意字节，须用 BDAT 发送。LMTP 不提供。"}, "RFC 3030"},
+	"CHUNKING":            {words{"The command BDAT. Not with LMTP.", "支持 BDAT 命令。LMTP 不提供。"}, "RFC 3030"},
 	"DSN":                 {words{"RET, ENVID, NOTIFY and ORCPT.", "支持 RET、ENVID、NOTIFY 和 ORCPT。"}, "RFC 3461"},
 	"ENHANCEDSTATUSCODES": {words{"Replies carry codes such as 5.1.1.", "应答带有 5.1.1 之类的增强状态码。"}, "RFC 2034, 3463"},
 	"LIMITS":              {words{"Says how many messages a session, and how many recipients and domains of recipients a message may have.", "告知每个会话的邮件数上限，以及每封邮件的收件人数和收件域数上限。"}, "RFC 9422"},
@@ -127,6 +130,7 @@ var smtpReplyWords = map[string]words{
 	"554 5.6.0":  {"The message breaks a bound of its form: fields, length of lines, line ends.", "邮件格式超出限制：字段数、行长或行结束符。"},
 	"554 5.6.11": {"A bare CR or LF in the message: it could be read as two messages.", "邮件含有单独的 CR 或 LF，可能被解读为两封邮件。"},
 	"554 5.6.3":  {"BINARYMIME content that can't be re-encoded.", "BINARYMIME 内容无法重新编码。"},
+	"554 5.7.1":  {"LMTP from a client that isn't in `lmtp.clients`.", "LMTP 客户端不在 `lmtp.clients` 中。"},
 	"555 5.5.4":  {"Unknown parameter of MAIL or RCPT, one that isn't offered here, or less time than DELIVERBY offers.", "MAIL 或 RCPT 的参数未知或此处不提供，或要求的时间短于 DELIVERBY 给出的最短时间。"},
 }
 

@@ -57,6 +57,11 @@ func (c *checker) config(cfg *Config) {
 			c.bad("smtp.xclient."+strconv.Itoa(i), "%q is not an address or network such as \"127.0.0.1/32\"", x)
 		}
 	}
+	for i, x := range cfg.LMTP.Clients {
+		if _, err := parsePrefix(x); err != nil {
+			c.bad("lmtp.clients."+strconv.Itoa(i), "%q is not an address or network such as \"192.0.2.10\"", x)
+		}
+	}
 	for i, r := range cfg.DNS.Resolvers {
 		host, port, err := splitPort(r)
 		if err != nil || port == 0 {
@@ -135,14 +140,25 @@ func (c *checker) listeners(cfg *Config) {
 	used := map[string]int{}
 	for i, l := range cfg.Listeners {
 		key := "listener." + strconv.Itoa(i)
-		if !slices.Contains([]Protocol{SMTP, Submission, IMAP, POP3}, l.Protocol) {
-			c.bad(key+".protocol", "%q is not one of smtp, submission, imap, pop3", string(l.Protocol))
+		if !slices.Contains([]Protocol{SMTP, Submission, IMAP, POP3, LMTP}, l.Protocol) {
+			c.bad(key+".protocol", "%q is not one of smtp, submission, imap, pop3, lmtp", string(l.Protocol))
+		}
+		if l.Protocol == LMTP && l.TLS == "" {
+			l.TLS = StartTLS
+			cfg.Listeners[i].TLS = StartTLS
 		}
 		if l.TLS != StartTLS && l.TLS != Implicit {
 			c.bad(key+".tls", "%q is not one of starttls, implicit", string(l.TLS))
 		}
 		if l.Protocol == SMTP && l.TLS == Implicit {
 			c.bad(key+".tls", "smtp begins in plaintext (RFC 3207): use starttls, or the protocol submission")
+		}
+		if l.Protocol == LMTP && l.TLS == Implicit {
+			c.bad(key+".tls", "lmtp begins in plaintext: use starttls")
+		}
+		if path, unix := strings.CutPrefix(l.Address, "unix:"); unix {
+			c.socket(key+".address", l, path, used, i)
+			continue
 		}
 		host, port, err := splitPort(l.Address)
 		if err != nil {
@@ -161,6 +177,19 @@ func (c *checker) listeners(cfg *Config) {
 		}
 		used[at] = i
 	}
+}
+
+// socket checks a listener on a socket of the file system.
+func (c *checker) socket(key string, l Listener, path string, used map[string]int, i int) {
+	switch first, dup := used[l.Address]; {
+	case l.Protocol != LMTP:
+		c.bad(key, "%q is a socket of the file system: only lmtp has one", l.Address)
+	case path == "" || len(path) > 100 || strings.ContainsRune(path, 0): // sun_path has 108 octets
+		c.bad(key, "%q is not a path of 1 to 100 octets", path)
+	case dup:
+		c.bad(key, "%q is taken by listener.%d", l.Address, first)
+	}
+	used[l.Address] = i
 }
 
 func (c *checker) transport(t *Transport) {

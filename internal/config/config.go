@@ -32,6 +32,7 @@ type Config struct {
 	Certificates []Certificate `toml:"certificate" doc:"TLS certificates. The first one serves clients that name no host or an unknown one; the others are chosen by the name that the client asks for (SNI)."`
 	Listeners    []Listener    `toml:"listener" doc:"Sockets that take connections."`
 	SMTP         SMTPServer    `toml:"smtp" doc:"The reception of mail from other servers."`
+	LMTP         LMTPServer    `toml:"lmtp" doc:"The reception of mail by LMTP."`
 	DNS          DNS           `toml:"dns" doc:"Name resolution."`
 	Transport    Transport     `toml:"transport" doc:"How mail leaves this node."`
 	Limits       Limits        `toml:"limits" doc:"Bounds on what peers may use of this node. The size of a message and the number of its recipients are settings."`
@@ -104,6 +105,7 @@ const (
 	Submission Protocol = "submission" // mail from authenticated users
 	IMAP       Protocol = "imap"
 	POP3       Protocol = "pop3"
+	LMTP       Protocol = "lmtp" // mail for mailboxes here, from trusted programs (RFC 2033)
 )
 
 // TLSMode is when TLS begins on a listener. There is no mode without TLS, as no password may cross a network in plaintext.
@@ -117,9 +119,9 @@ const (
 
 // Listener is one listening socket.
 type Listener struct {
-	Address  string   `toml:"address" doc:"Host and port, e.g. \":25\", \"192.0.2.1:25\" or \"[2001:db8::1]:25\". \":25\" is every IPv4 and IPv6 address."`
-	Protocol Protocol `toml:"protocol" doc:"smtp (mail from other servers), submission (mail from users), imap or pop3."`
-	TLS      TLSMode  `toml:"tls" doc:"starttls or implicit. smtp takes only starttls."`
+	Address  string   `toml:"address" doc:"Host and port, e.g. \":25\", \"192.0.2.1:25\" or \"[2001:db8::1]:25\". \":25\" is every IPv4 and IPv6 address. For lmtp also \"unix:\" and a path: a socket in the file system, for programs of the server's own user and group."`
+	Protocol Protocol `toml:"protocol" doc:"smtp (mail from other servers), submission (mail from users), imap, pop3 or lmtp (mail for mailboxes here, from trusted programs)."`
+	TLS      TLSMode  `toml:"tls" doc:"starttls or implicit. smtp and lmtp take only starttls, which is the default of lmtp."`
 	Name     string   `toml:"name" doc:"Name of a socket that systemd passes in (FileDescriptorName=). By default protocol and TLS mode, e.g. imap-implicit. When systemd passes a socket of this name, it is used in place of the address."`
 }
 
@@ -134,6 +136,11 @@ func (l Listener) SocketName() string {
 // SMTPServer is the reception of mail from other servers.
 type SMTPServer struct {
 	XClient []string `toml:"xclient" doc:"Addresses and networks of proxies and test beds that may name the true client by XCLIENT, e.g. [\"127.0.0.1/32\"]. What they say is believed."`
+}
+
+// LMTPServer is the reception of mail by LMTP.
+type LMTPServer struct {
+	Clients []string `toml:"clients" doc:"Addresses and networks beyond this machine that may deliver by LMTP, e.g. [\"192.0.2.10\"]. They are trusted: no front door and no check of senders stands before them. Loopback and sockets of the file system need no entry."`
 }
 
 // DNS is name resolution.
@@ -272,6 +279,12 @@ func (c *Config) resolvePaths(dir string) {
 		abs(&c.Certificates[i].Cert)
 		abs(&c.Certificates[i].Key)
 	}
+	for i := range c.Listeners {
+		if path := UnixPath(c.Listeners[i].Address); path != "" {
+			abs(&path)
+			c.Listeners[i].Address = "unix:" + path
+		}
+	}
 	abs(&c.Encryption.File)
 	abs(&c.Transport.CAFile)
 	if s := c.Transport.SmartHost; s != nil {
@@ -288,6 +301,26 @@ func (c *Config) XClients() []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// LMTPClients are the networks of LMTP.Clients. Parse has checked them.
+func (c *Config) LMTPClients() []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range c.LMTP.Clients {
+		if p, err := parsePrefix(text); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// UnixPath is the path of an address "unix:/path", "" for others.
+func UnixPath(address string) string {
+	path, _ := strings.CutPrefix(address, "unix:")
+	if path == address {
+		return ""
+	}
+	return path
 }
 
 // parsePrefix reads a network, or an address as a network of one.

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"waxwing/internal/message"
@@ -137,8 +138,11 @@ func (t *Transaction) protocol() string {
 		return "SMTP"
 	}
 	name := "ESMTP"
+	if t.peer.LMTP { // RFC 3848
+		name = "LMTP"
+	}
 	if t.mail.UTF8 {
-		name = "UTF8SMTP"
+		name = "UTF8" + strings.TrimPrefix(name, "E") // RFC 6531, section 4.3
 	}
 	if t.peer.TLS != nil {
 		name += "S"

@@ -196,6 +196,7 @@ type Peer struct {
 	TLS           *tls.ConnectionState
 	Identity      *auth.Identity // nil for strangers
 	Visitor       *guard.Visitor // what the guard knows of a session; nil without one
+	LMTP          bool           // by LMTP, from a trusted peer (RFC 2033)
 	Submission    bool           // the message submission service (RFC 6409): rules for users, not for servers
 	Trail         *trace.Trail   // what is known of the message so far; nil: it is not traced
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,7 +46,7 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 			passed[name] = from[1:]
 			continue
 		}
-		bound, err := lc.Listen(ctx, "tcp", l.Address)
+		bound, err := bind(ctx, lc, l.Address)
 		if err != nil {
 			what := fmt.Sprintf("listen for %s (%s) on %s, listener.%d in %s", l.Protocol, l.TLS, l.Address, i, cfg.Path)
 			return out, control.Errorf(control.Unavailable, "%s: %w", what, bindError(err))
@@ -59,6 +61,37 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 		}
 	}
 	return out, nil
+}
+
+// bind makes a socket of the network, or one of the file system.
+func bind(ctx context.Context, lc net.ListenConfig, address string) (net.Listener, error) {
+	path := config.UnixPath(address)
+	if path == "" {
+		return lc.Listen(ctx, "tcp", address)
+	}
+	if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSocket != 0 && abandoned(ctx, path) {
+		if err := os.Remove(path); err != nil { // a crash left it behind
+			return nil, err
+		}
+	}
+	l, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// abandoned tells a socket of the file system that nobody listens on.
+func abandoned(ctx context.Context, path string) bool {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err == nil {
+		_ = c.Close() // it was only a look
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // bindError says what to do about an address that can't be bound.

@@ -103,7 +103,7 @@ func (s *Server) build(_ context.Context) error {
 		Hostname: s.cfg.Hostname, Intake: smtpserver.Bind(in), Auth: checker, TLS: s.keys.ServerConfig(certs.WithTickets),
 		Limits:  smtpserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer, Early: -1}, // the guard's
 		Guard:   door,
-		XClient: s.cfg.XClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
+		XClient: s.cfg.XClients(), LMTPClients: s.cfg.LMTPClients(), Logger: telemetry.Bounded(s.log.With("part", "smtp"), time.Now), Metrics: m.smtp(),
 		Trace: s.parts.trace,
 	})
 	s.parts.imap = imapserver.New(imapserver.Options{
@@ -251,6 +251,8 @@ func (s *Server) serve(l listening) {
 			err = s.parts.smtp.Serve(l.listener, smtpserver.Submissions)
 		case l.Protocol == config.Submission:
 			err = s.parts.smtp.Serve(l.listener, smtpserver.Submission)
+		case l.Protocol == config.LMTP:
+			err = s.parts.smtp.Serve(l.listener, smtpserver.LMTP)
 		case l.Protocol == config.IMAP:
 			err = s.parts.imap.Serve(l.listener, l.TLS == config.Implicit)
 		case l.Protocol == config.POP3:

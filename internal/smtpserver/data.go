@@ -218,7 +218,7 @@ func parseBdat(args []byte) (size int64, last, ok bool) {
 
 // lose answers a message that was refused while it came in.
 func (s *session) lose(reason error) error {
-	return s.ended(s.refused(reason, "body"))
+	return s.ended(s.answers(reason, "body"))
 }
 
 // commit hands the whole message over. Only when everything is on stable storage does the peer hear 250.
@@ -230,13 +230,9 @@ func (s *session) commit() error {
 		if errors.Is(context.Cause(ctx), wire.ErrPeerGone) {
 			return wire.ErrPeerGone
 		}
-		return s.ended(s.refused(err, "commit"))
+		return s.ended(s.answers(err, "commit"))
 	}
-	b := append(s.buf[:0], "250 2.0.0 ok "...)
-	b = append(b, receipt.TraceID...)
-	b = append(b, '\r', '\n')
-	_, _ = s.conn.Write(b) // the error is sticky
-	s.keep(b)
+	s.taken(receipt.TraceID)
 	s.idle = 0
 	return s.ended(nil)
 }

@@ -63,7 +63,7 @@ func play(t *testing.T, file, script string) {
 		}
 		switch word {
 		case "mode":
-			modes := map[string]Mode{"mx": MX, "submission": Submission, "submissions": Submissions}
+			modes := map[string]Mode{"mx": MX, "submission": Submission, "submissions": Submissions, "lmtp": LMTP}
 			mode, ok := modes[rest]
 			if !ok {
 				t.Fatalf("%s: no such mode", where)

@@ -19,6 +19,10 @@ func (s *session) greet(d guard.Verdict) error {
 		s.ending, s.lingers = true, true
 		return nil
 	}
+	if s.mode == LMTP && !s.srv.trustsLMTP(s.remote.Addr()) {
+		s.end(554, "5.7.1", "LMTP is for trusted clients only")
+		return nil
+	}
 	wait := max(s.srv.limits.Early, d.Delay)
 	if s.mode == MX && wait > 0 && !s.mayXClient && !s.remote.Addr().IsLoopback() && !s.visitor.Trusted {
 		early, err := s.conn.Early(wait)
@@ -31,7 +35,11 @@ func (s *session) greet(d guard.Verdict) error {
 			return s.told(guard.Early, nil)
 		}
 	}
-	s.say(220, "", s.srv.opts.Hostname+" ESMTP")
+	protocol := " ESMTP"
+	if s.mode == LMTP {
+		protocol = " LMTP"
+	}
+	s.say(220, "", s.srv.opts.Hostname+protocol)
 	return nil
 }
 

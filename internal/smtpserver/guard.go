@@ -35,14 +35,14 @@ func (s *session) open() error {
 // enter makes the visitor of a session and asks about it. Every visitor that entered leaves.
 func (s *session) enter() guard.Verdict {
 	s.leave()
-	s.visitor = &guard.Visitor{Listener: guard.Listener(s.mode.String()), Remote: s.remote, Local: s.conn.LocalAddr()}
-	return s.noteVerdict(s.srv.opts.Guard.Ask(s.ctx, guard.Connect, s.visitor))
+	s.visitor = &guard.Visitor{Listener: guard.Listener(s.mode.String()), Remote: s.remote, Local: s.local}
+	return s.noteVerdict(s.guard.Ask(s.ctx, guard.Connect, s.visitor))
 }
 
 func (s *session) leave() {
 	if v := s.visitor; v != nil {
 		s.visitor = nil
-		s.srv.opts.Guard.Ask(s.ctx, guard.End, v)
+		s.guard.Ask(s.ctx, guard.End, v)
 	}
 }
 
@@ -70,7 +70,7 @@ func (s *session) inform(ctx context.Context, stage guard.Stage) guard.Verdict {
 	if s.identity != nil {
 		v.Account, v.Login = s.identity.Account, s.identity.Address
 	}
-	return s.noteVerdict(s.srv.opts.Guard.Ask(ctx, stage, v))
+	return s.noteVerdict(s.guard.Ask(ctx, stage, v))
 }
 
 // told tells the guard of what has happened; a refusal then ends the session.

@@ -12,7 +12,7 @@ import (
 
 // Serve takes connections of l until Shutdown, when it returns listen.ErrClosed, and closes l.
 func (srv *Server) Serve(l net.Listener, mode Mode) error {
-	if mode != MX && (srv.opts.TLS == nil || srv.opts.Auth == nil) {
+	if mode.forUsers() && (srv.opts.TLS == nil || srv.opts.Auth == nil) {
 		l.Close()
 		return fmt.Errorf("smtpserver: %v on %v: submission needs TLS and authentication", mode, l.Addr())
 	}
@@ -24,8 +24,12 @@ func (srv *Server) Serve(l net.Listener, mode Mode) error {
 
 func (srv *Server) newSession(nc net.Conn, mode Mode) *session {
 	s := &session{srv: srv, mode: mode, conn: wire.New(nc, srv.wire), started: srv.opts.Clock()}
-	s.remote = s.conn.RemoteAddr()
-	s.mayXClient = srv.trusts(s.remote.Addr())
+	s.remote, s.local = s.conn.RemoteAddr(), s.conn.LocalAddr()
+	s.mayXClient = mode != LMTP && srv.trusts(s.remote.Addr())
+	s.guard = srv.opts.Guard
+	if mode == LMTP { // whoever may speak it is trusted
+		s.guard = openDoor{}
+	}
 	s.trail = srv.opts.Trace.Trail()
 	s.noteConnection()
 	return s

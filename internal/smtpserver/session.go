@@ -26,6 +26,7 @@ type session struct {
 	conn    *wire.Conn
 	started time.Time
 	remote  netip.AddrPort
+	local   netip.AddrPort
 
 	tls        *tls.ConnectionState // nil on plaintext
 	helo       string               // "" before HELO or EHLO
@@ -47,6 +48,7 @@ type session struct {
 
 	messages, errors, idle, refusals, authFailures int
 
+	guard   Guard
 	visitor *guard.Visitor // what the guard knows of this session; nil before the greeting
 
 	surplus int // recipients over the limit of one message
@@ -251,11 +253,11 @@ var (
 // first one that isn't met.
 func (s *session) lacks(n need) *smtp.Reply {
 	switch {
-	case n&needTLS != 0 && s.mode != MX && s.tls == nil:
+	case n&needTLS != 0 && s.mode.forUsers() && s.tls == nil:
 		return replyNeedTLS
 	case n&needHello != 0 && s.helo == "":
 		return replyNeedHello
-	case n&needAuth != 0 && s.mode != MX && s.identity == nil:
+	case n&needAuth != 0 && s.mode.forUsers() && s.identity == nil:
 		return replyNeedAuth
 	case n&needNoMail != 0 && s.tx != nil:
 		return replyNeedNoMail
@@ -374,12 +376,13 @@ func (s *session) abort() {
 func (s *session) peer() intake.Peer {
 	return intake.Peer{
 		Remote:     s.remote,
-		Local:      s.conn.LocalAddr(),
+		Local:      s.local,
 		HELO:       s.helo,
 		ESMTP:      s.esmtp,
 		TLS:        s.tls,
 		Identity:   s.identity,
-		Submission: s.mode != MX,
+		Submission: s.mode.forUsers(),
+		LMTP:       s.mode == LMTP,
 		Visitor:    s.visitor,
 		Trail:      s.story,
 	}

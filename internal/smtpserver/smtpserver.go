@@ -4,7 +4,8 @@
 //
 // Extensions: PIPELINING (RFC 2920), SIZE (1870), 8BITMIME (6152), SMTPUTF8 (6531), ENHANCEDSTATUSCODES (2034, 3463),
 // CHUNKING and BINARYMIME (3030), DSN (3461), DELIVERBY (2852), FUTURERELEASE (4865), MT-PRIORITY (6710), RRVS (7293),
-// STARTTLS (3207), AUTH (4954), LIMITS (9422), and XCLIENT for trusted proxies. It delivers nothing itself, and it has no LMTP.
+// STARTTLS (3207), AUTH (4954), LIMITS (9422), and XCLIENT for trusted proxies. It delivers nothing itself. LMTP (2033) is spoken
+// with trusted peers.
 //
 // A message that is answered with 250 is committed. Only CRLF.CRLF ends a message; one with a bare CR or LF is refused
 // as a whole after its true end. BINARYMIME, which comes in counted chunks and can't be cut short by its content, may
@@ -40,9 +41,13 @@ const (
 	MX          Mode = iota // port 25: mail from other servers; STARTTLS, no AUTH at all
 	Submission              // port 587: mail from users; nothing but STARTTLS before TLS, nothing but AUTH before AUTH
 	Submissions             // port 465: the same with TLS from the first octet on
+	LMTP                    // the last hop, from trusted peers: mail for mailboxes here
 )
 
-func (m Mode) String() string { return [...]string{"mx", "submission", "submissions"}[m] }
+func (m Mode) String() string { return [...]string{"mx", "submission", "submissions", "lmtp"}[m] }
+
+// forUsers tells the modes of submission.
+func (m Mode) forUsers() bool { return m == Submission || m == Submissions }
 
 // Intake is what takes messages in: *intake.Intake by way of Bind.
 type Intake interface {
@@ -152,11 +157,13 @@ type Options struct {
 	TLS      *tls.Config   // session tickets are always off in mode MX
 	Limits   Limits
 	XClient  []netip.Prefix // peers that may name the true client by XCLIENT
-	Logger   *slog.Logger   // discarded when nil
-	Metrics  Metrics
-	Clock    func() time.Time // time.Now when nil
-	Guard    Guard            // lets everybody in when nil
-	Trace    *trace.Recorder  // keeps what became of sessions and messages; nil: nobody does
+	// LMTPClients are peers beyond this machine that may speak LMTP.
+	LMTPClients []netip.Prefix
+	Logger      *slog.Logger // discarded when nil
+	Metrics     Metrics
+	Clock       func() time.Time // time.Now when nil
+	Guard       Guard            // lets everybody in when nil
+	Trace       *trace.Recorder  // keeps what became of sessions and messages; nil: nobody does
 }
 
 // Server serves SMTP on any number of listeners.

@@ -39,15 +39,16 @@ var commands []command
 
 func init() {
 	commands = []command{
-		{verb: "HELO", run: (*session).cmdHelo},
-		{verb: "EHLO", run: (*session).cmdEhlo},
+		{verb: "HELO", when: notLMTP, run: (*session).cmdHelo},
+		{verb: "EHLO", when: notLMTP, run: (*session).cmdEhlo},
+		{verb: "LHLO", when: onLMTP, run: (*session).cmdEhlo},
 		{verb: "STARTTLS", needs: needNoMail, noArgs: true, when: mayStartTLS, ehlo: keyword("STARTTLS", mayStartTLS), run: (*session).cmdStartTLS},
 		{verb: "AUTH", needs: needTLS | needHello | needNoMail, when: onSubmission, ehlo: authKeyword, run: (*session).cmdAuth},
-		{verb: "XCLIENT", needs: needNoMail, when: mayXClient, ehlo: keyword("XCLIENT ADDR PORT HELO NAME PROTO", mayXClient), run: (*session).cmdXClient},
+		{verb: "XCLIENT", needs: needNoMail, when: mayXClient, ehlo: keyword("XCLIENT ADDR PORT HELO NAME PROTO DESTADDR DESTPORT REVERSE_NAME", mayXClient), run: (*session).cmdXClient},
 		{verb: "MAIL", needs: needTLS | needHello | needAuth | needNoMail, run: (*session).cmdMail},
 		{verb: "RCPT", needs: needTLS | needHello | needAuth | needMail, run: (*session).cmdRcpt},
 		{verb: "DATA", run: (*session).cmdData},
-		{verb: "BDAT", ehlo: keyword("CHUNKING", nil), run: (*session).cmdBdat},
+		{verb: "BDAT", when: notLMTP, ehlo: keyword("CHUNKING", notLMTP), run: (*session).cmdBdat},
 		{verb: "RSET", noArgs: true, idle: true, run: (*session).cmdRset},
 		{verb: "NOOP", idle: true, run: (*session).cmdNoop},
 		{verb: "VRFY", idle: true, run: (*session).cmdVrfy},
@@ -64,7 +65,7 @@ var extensions = []func(s *session) (string, bool){
 	keyword("PIPELINING", nil),
 	func(s *session) (string, bool) { return fmt.Sprintf("SIZE %d", s.srv.opts.Intake.MaxSize()), true },
 	keyword("8BITMIME", nil),
-	keyword("BINARYMIME", nil),
+	keyword("BINARYMIME", notLMTP),
 	keyword("SMTPUTF8", nil),
 	keyword("DSN", nil),
 	keyword("ENHANCEDSTATUSCODES", nil),
@@ -95,12 +96,12 @@ func keyword(word string, when func(*session) bool) func(*session) (string, bool
 
 func mayStartTLS(s *session) bool  { return s.tls == nil && s.srv.opts.TLS != nil }
 func inTLS(s *session) bool        { return s.tls != nil }
-func onSubmission(s *session) bool { return s.mode != MX }
+func onSubmission(s *session) bool { return s.mode.forUsers() }
 func mayXClient(s *session) bool   { return s.mayXClient }
 
 // authKeyword offers the mechanisms inside TLS on submission, and nothing anywhere else.
 func authKeyword(s *session) (string, bool) {
-	if s.mode == MX || s.tls == nil || s.identity != nil {
+	if !s.mode.forUsers() || s.tls == nil || s.identity != nil {
 		return "", false
 	}
 	mechanisms := s.srv.opts.Auth.Mechanisms(true)

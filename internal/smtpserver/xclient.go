@@ -13,8 +13,7 @@ import (
 // before is forgotten, and the session begins anew with a greeting. LOGIN is not taken: nobody is signed in by word of
 // another machine.
 func (s *session) cmdXClient(args []byte) error {
-	addr, port := s.remote.Addr(), s.remote.Port()
-	helo := ""
+	x := xclient{remote: s.remote, local: s.local, esmtp: true}
 	for _, field := range bytes.Fields(args) {
 		name, text, ok := strings.Cut(string(field), "=")
 		value, decoded := smtp.DecodeXtext(text)
@@ -25,34 +24,62 @@ func (s *session) cmdXClient(args []byte) error {
 		if strings.EqualFold(value, "[UNAVAILABLE]") || strings.EqualFold(value, "[TEMPUNAVAIL]") {
 			continue
 		}
-		switch strings.ToUpper(name) {
-		case "ADDR":
-			addr, ok = parseXClientAddr(value)
-		case "PORT":
-			var n uint64
-			var err error
-			n, err = strconv.ParseUint(value, 10, 16)
-			port, ok = uint16(n), err == nil
-		case "HELO":
-			helo, ok = value, isHelloName(value)
-		case "NAME", "PROTO": // nothing here stands on them
-		default:
-			ok = false
-		}
-		if !ok {
+		if !x.set(strings.ToUpper(name), value) {
 			s.bad(501, "5.5.4", "attribute not taken")
 			return nil
 		}
 	}
-	s.remote = netip.AddrPortFrom(addr, port)
+	s.remote, s.local = x.remote, x.local
 	s.conn.SetRemoteAddr(s.remote)
 	s.noteConnection()
-	s.helo, s.esmtp, s.identity = helo, helo != "", nil
-	if !s.srv.pool.Recount(s, addr) {
+	s.helo, s.esmtp, s.identity = x.helo, x.helo != "" && x.esmtp, nil
+	if !s.srv.pool.Recount(s, s.remote.Addr()) {
 		s.end(421, "4.3.2", "too many connections from that address, try again later")
 		return nil
 	}
 	return s.greet(s.enter())
+}
+
+// xclient is what the attributes of one XCLIENT say.
+type xclient struct {
+	remote, local netip.AddrPort
+	helo          string
+	esmtp         bool
+}
+
+// set takes an attribute in; false for one that isn't known or can't be read.
+func (x *xclient) set(name, value string) (ok bool) {
+	switch name {
+	case "ADDR":
+		return setAddr(&x.remote, value)
+	case "PORT":
+		return setPort(&x.remote, value)
+	case "DESTADDR":
+		return setAddr(&x.local, value)
+	case "DESTPORT":
+		return setPort(&x.local, value)
+	case "HELO":
+		x.helo = value
+		return isHelloName(value)
+	case "PROTO":
+		x.esmtp = strings.EqualFold(value, "ESMTP")
+		return x.esmtp || strings.EqualFold(value, "SMTP")
+	case "NAME", "REVERSE_NAME": // the DNS is asked here
+		return true
+	}
+	return false
+}
+
+func setAddr(at *netip.AddrPort, value string) bool {
+	a, ok := parseXClientAddr(value)
+	*at = netip.AddrPortFrom(a, at.Port())
+	return ok
+}
+
+func setPort(at *netip.AddrPort, value string) bool {
+	n, err := strconv.ParseUint(value, 10, 16)
+	*at = netip.AddrPortFrom(at.Addr(), uint16(n))
+	return err == nil
 }
 
 func parseXClientAddr(value string) (netip.Addr, bool) {
