@@ -198,8 +198,12 @@ func (c *checker) transport(t *Transport) {
 	}
 	for domain, hop := range t.Routes {
 		key := "transport.routes." + domain
-		if host, port, err := splitPort(hop); err != nil || host == "" || port == 0 {
-			c.bad(key, "%q is not host:port", hop)
+		next, lmtp := strings.CutPrefix(hop, "lmtp:")
+		if lmtp && filepath.IsAbs(UnixPath(next)) && len(UnixPath(next)) <= 100 {
+			continue
+		}
+		if host, port, err := splitPort(next); err != nil || host == "" || port == 0 {
+			c.bad(key, "%q is not host:port, lmtp:host:port or lmtp:unix:/path", hop)
 		}
 		if _, err := idna.Lookup.ToASCII(domain); err != nil && domain != "*" {
 			c.bad(key, "%q is not a domain", domain)

@@ -153,7 +153,7 @@ type DNS struct {
 // Transport is how mail leaves this node.
 type Transport struct {
 	Port           int               `toml:"port" min:"1" max:"65535" doc:"Port of other servers. Anything but 25 is for test beds."`
-	Routes         map[string]string `toml:"routes" doc:"Fixed next hops: domain = \"host:port\". The domain's MX records are then not looked up. \"*\" is every domain without a line of its own."`
+	Routes         map[string]string `toml:"routes" doc:"Fixed next hops: domain = \"host:port\", or \"lmtp:host:port\" and \"lmtp:unix:/path\" for a server that is spoken to by LMTP. The domain's MX records are then not looked up. \"*\" is every domain without a line of its own."`
 	CAFile         string            `toml:"ca_file" doc:"PEM file of certificate authorities trusted in place of the system's, for test beds and private networks."`
 	SmartHost      *SmartHost        `toml:"smart_host" doc:"A server that takes all outgoing mail in place of direct delivery. Domains in routes keep their own next hop."`
 	Concurrency    int               `toml:"concurrency" min:"1" max:"10000" doc:"Deliveries to other servers under way at one time."`

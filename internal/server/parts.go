@@ -166,11 +166,10 @@ func transportOptions(cfg *config.Config) (transport.Options, error) {
 		}
 	}
 	for domain, hop := range t.Routes {
-		host, port, err := splitHop(hop)
+		route, err := routeTo(hop)
 		if err != nil {
 			return o, fmt.Errorf("transport.routes.%s: %w", domain, err)
 		}
-		route := &transport.SmartHost{Host: host, Port: port, TLS: transport.TLSOpportunistic}
 		if domain == "*" {
 			o.SmartHost = route
 			continue
@@ -192,6 +191,18 @@ func transportOptions(cfg *config.Config) (transport.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// routeTo reads a value of transport.routes: "host:port", "lmtp:host:port" or "lmtp:unix:/path".
+func routeTo(hop string) (*transport.SmartHost, error) {
+	hop, lmtp := strings.CutPrefix(hop, "lmtp:")
+	route := &transport.SmartHost{TLS: transport.TLSOpportunistic, LMTP: lmtp, Socket: config.UnixPath(hop)}
+	if route.Socket != "" {
+		return route, nil
+	}
+	var err error
+	route.Host, route.Port, err = splitHop(hop)
+	return route, err
 }
 
 // splitHop cuts "host:port", which the configuration has checked.

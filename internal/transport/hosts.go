@@ -58,7 +58,9 @@ type found struct {
 
 // hosts lists the servers of a destination in the order in which they are tried (RFC 5321, section 5.1).
 func (t *Transport) hosts(ctx context.Context, destination string) (found, *failure) {
-	if h := t.route(destination); h != nil {
+	if h := t.route(destination); h != nil && h.Socket != "" {
+		return found{[]host{socketHost(h)}, true}, nil
+	} else if h != nil {
 		smart := host{name: strings.ToLower(h.Host), port: h.port(), smart: h}
 		if ip, err := netip.ParseAddr(strings.Trim(h.Host, "[]")); err == nil {
 			smart.addrs = []netip.AddrPort{netip.AddrPortFrom(ip, uint16(smart.port))}

@@ -320,6 +320,10 @@ func (s *session) nothingToSend(ready *reply) *failure {
 
 // endEmpty answers a 354 that came although no recipient was accepted (RFC 2920, section 3.1).
 func (s *session) endEmpty() {
+	if s.lmtp() { // no recipient, no reply
+		s.dead = true
+		return
+	}
 	if r, f := s.command("end of data", s.t.opts.Timeouts.DataEnd, "."); f == nil && r.class() == 2 {
 		s.dead = true // it took a message for nobody: better not to go on with it
 	}
@@ -352,6 +356,9 @@ func (s *session) data(d *delivery, env *envelope, accepted []int, ready *reply)
 	}
 	if err := w.Close(); err != nil {
 		return s.cut(d, accepted, err)
+	}
+	if s.lmtp() {
+		return s.endedEach(d, accepted)
 	}
 	s.limit(s.t.opts.Timeouts.DataEnd)
 	r, err := readReply(s.conn)

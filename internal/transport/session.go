@@ -62,10 +62,11 @@ func (t *Transport) connect(ctx context.Context, domain string, h host, addr net
 func (s *session) open(ctx context.Context, useTLS bool) (*session, *failure) {
 	t, h, addr := s.t, s.host, s.addr
 	dctx, cancel := context.WithTimeout(ctx, t.opts.Timeouts.Connect)
-	nc, err := t.opts.Dial(dctx, "tcp", addr.String())
+	network, place := h.place(addr)
+	nc, err := t.opts.Dial(dctx, network, place)
 	cancel()
 	if err != nil {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && addr.IsValid() {
 			t.down.mark(addr, t.opts.Clock().Add(downTime))
 		}
 		f := temporarily("connect", 4, 1, "no connection to %s: %v", h.describe(addr), netError(err))
@@ -84,6 +85,10 @@ func (s *session) open(ctx context.Context, useTLS bool) (*session, *failure) {
 }
 
 func (h host) describe(addr netip.AddrPort) string {
+	if !addr.IsValid() {
+		_, path := h.place(addr)
+		return path
+	}
 	if addr.Port() == 25 {
 		return h.name + " [" + addr.Addr().String() + "]"
 	}
@@ -162,6 +167,9 @@ func (s *session) begin(ctx context.Context, useTLS bool) *failure {
 
 // hello says EHLO, or HELO to a server that does not know it (RFC 5321, section 3.2).
 func (s *session) hello() *failure {
+	if s.lmtp() {
+		return s.lhlo()
+	}
 	name := s.t.opts.Hostname
 	r, f := s.command("EHLO", s.t.opts.Timeouts.Command, "EHLO "+name)
 	if f != nil {
@@ -390,7 +398,7 @@ func (s *session) broken(stage string, err error) *failure {
 	default:
 		f = temporarily(stage, 4, 2, "the connection with %s broke at %s: %v", s.host.describe(s.addr), stage, netError(err))
 	}
-	f.unreachable = stage == "greeting" || stage == "EHLO" || stage == "HELO"
+	f.unreachable = beforeMail(stage)
 	return f
 }
 
@@ -411,10 +419,15 @@ func (s *session) refused(stage string, r *reply) *failure {
 		s.dead = true
 		f.unreachable = r.code == 421
 	}
-	if stage == "greeting" || stage == "EHLO" || stage == "HELO" {
+	if beforeMail(stage) {
 		f.unreachable = true
 	}
 	return f
+}
+
+// beforeMail tells the stages of which a failure says that the server takes no mail at all now.
+func beforeMail(stage string) bool {
+	return stage == "greeting" || stage == "EHLO" || stage == "HELO" || stage == "LHLO"
 }
 
 // abandon cuts the connection.

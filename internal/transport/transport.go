@@ -62,7 +62,9 @@ type SmartHost struct {
 	TLS         TLSMode // default TLSRequired
 	Username    string  // "" for none; else TLS must be required
 	Password    []byte
-	Concurrency int // connections at a time, 0: as for any destination
+	Concurrency int    // connections at a time, 0: as for any destination
+	LMTP        bool   // it is spoken to by LMTP (RFC 2033)
+	Socket      string // path of its socket in the file system, in place of Host and Port; with LMTP only
 }
 
 // Timeouts bound each stage; zero ones are set to the values of RFC 5321, section 4.5.3.2.
@@ -165,6 +167,15 @@ func (h *SmartHost) check() error {
 	default:
 		return fmt.Errorf("transport: smart host %s: unknown TLS mode %q", h.Host, h.TLS)
 	}
+	if h.Socket != "" {
+		if !h.LMTP || h.Host != "" || h.Port != 0 {
+			return fmt.Errorf("transport: socket %s: a socket is for LMTP, and stands in place of host and port", h.Socket)
+		}
+		return nil
+	}
+	if h.LMTP && h.Port == 0 {
+		return fmt.Errorf("transport: LMTP host %s: a port is needed (RFC 2033 gives none)", h.Host)
+	}
 	if h.Host == "" || h.Port < 0 || h.Port > 65535 {
 		return fmt.Errorf("transport: smart host %q port %d: not a place to connect to", h.Host, h.Port)
 	}
@@ -213,6 +224,9 @@ func (t *Transport) route(destination string) *SmartHost {
 // limit on them.
 func (t *Transport) NextHop(destination string) string {
 	if h := t.route(destination); h != nil {
+		if h.Socket != "" {
+			return "unix:" + h.Socket
+		}
 		return fmt.Sprintf("%s:%d", strings.ToLower(h.Host), h.port())
 	}
 	return destination
