@@ -155,6 +155,7 @@ type Transport struct {
 	Port           int               `toml:"port" min:"1" max:"65535" doc:"Port of other servers. Anything but 25 is for test beds."`
 	Routes         map[string]string `toml:"routes" doc:"Fixed next hops: domain = \"host:port\", or \"lmtp:host:port\" and \"lmtp:unix:/path\" for a server that is spoken to by LMTP. The domain's MX records are then not looked up. \"*\" is every domain without a line of its own."`
 	CAFile         string            `toml:"ca_file" doc:"PEM file of certificate authorities trusted in place of the system's, for test beds and private networks."`
+	MTASTSPort     int               `toml:"mta_sts_port" min:"1" max:"65535" doc:"Port of the web servers that other domains' MTA-STS policies are fetched from. Anything but 443 is for test beds."`
 	SmartHost      *SmartHost        `toml:"smart_host" doc:"A server that takes all outgoing mail in place of direct delivery. Domains in routes keep their own next hop."`
 	Concurrency    int               `toml:"concurrency" min:"1" max:"10000" doc:"Deliveries to other servers under way at one time."`
 	PerDestination int               `toml:"per_destination" min:"1" max:"1000" doc:"Connections to one destination at one time. Fewer are used while it answers slowly or refuses."`
@@ -207,6 +208,7 @@ func Default() Config {
 		DNS:        DNS{Timeout: Duration(5 * time.Second)},
 		Transport: Transport{
 			Port:           25,
+			MTASTSPort:     443,
 			Concurrency:    100,
 			PerDestination: 5,
 			FirstRetry:     Duration(5 * time.Minute),

@@ -28,6 +28,7 @@ import (
 	"waxwing/internal/telemetry"
 	"waxwing/internal/trace"
 	"waxwing/internal/transport"
+	"waxwing/internal/transport/sts"
 )
 
 // parts are what the server is made of above the store.
@@ -38,6 +39,7 @@ type parts struct {
 	imap     *imapserver.Server
 	pop3     *pop3server.Server
 	quotas   *quotaWarner
+	sts      *sts.Policies
 	trace    *trace.Recorder
 	door     *door
 
@@ -142,7 +144,10 @@ func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
 		return err
 	}
 	options.Resolver, options.Logger = resolver, s.log.With("part", "transport")
-	options.IsSelf, options.Policies = s.isSelf, s.tlsPolicies()
+	options.IsSelf = s.isSelf
+	if err := s.buildPolicies(&options); err != nil {
+		return err
+	}
 	out, err := transport.New(options)
 	if err != nil {
 		return err

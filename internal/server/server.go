@@ -163,6 +163,7 @@ func (s *Server) start() error {
 	s.goBackground(s.runQueue)
 	s.goBackground(s.runEvictor)
 	s.runDoor()
+	s.goBackground(s.parts.sts.Run)
 	for _, l := range s.listening {
 		s.serve(l)
 	}
