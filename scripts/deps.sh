@@ -5,6 +5,7 @@ set -eu
 
 packages="
 postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd
+haproxy
 swaks libio-socket-ssl-perl libnet-ssleay-perl
 curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3
 postgresql-15

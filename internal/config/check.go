@@ -153,6 +153,11 @@ func (c *checker) listeners(cfg *Config) {
 		if l.Protocol == SMTP && l.TLS == Implicit {
 			c.bad(key+".tls", "smtp begins in plaintext (RFC 3207): use starttls, or the protocol submission")
 		}
+		for j, text := range l.Proxy {
+			if _, err := parsePrefix(text); err != nil {
+				c.bad(fmt.Sprintf("%s.proxy.%d", key, j), "%q is not an address or network such as 192.0.2.0/24", text)
+			}
+		}
 		if l.Protocol == LMTP && l.TLS == Implicit {
 			c.bad(key+".tls", "lmtp begins in plaintext: use starttls")
 		}

@@ -122,6 +122,7 @@ type Listener struct {
 	Address  string   `toml:"address" doc:"Host and port, e.g. \":25\", \"192.0.2.1:25\" or \"[2001:db8::1]:25\". \":25\" is every IPv4 and IPv6 address. For lmtp also \"unix:\" and a path: a socket in the file system, for programs of the server's own user and group."`
 	Protocol Protocol `toml:"protocol" doc:"smtp (mail from other servers), submission (mail from users), imap, pop3 or lmtp (mail for mailboxes here, from trusted programs)."`
 	TLS      TLSMode  `toml:"tls" doc:"starttls or implicit. smtp and lmtp take only starttls, which is the default of lmtp."`
+	Proxy    []string `toml:"proxy" doc:"Addresses and networks of proxies in front of this listener, e.g. [\"10.0.0.5/32\"]. When it isn't empty each connection must come from them and begin with a header of the PROXY protocol, version 1 or 2, that names the client; every other one is closed. TLS begins behind the header."`
 	Name     string   `toml:"name" doc:"Name of a socket that systemd passes in (FileDescriptorName=). By default protocol and TLS mode, e.g. imap-implicit. When systemd passes a socket of this name, it is used in place of the address."`
 }
 
@@ -296,8 +297,12 @@ func (c *Config) resolvePaths(dir string) {
 
 // XClients are the networks of SMTP.XClient. Parse has checked them.
 func (c *Config) XClients() []netip.Prefix {
+	return prefixes(c.SMTP.XClient)
+}
+
+func prefixes(list []string) []netip.Prefix {
 	var out []netip.Prefix
-	for _, text := range c.SMTP.XClient {
+	for _, text := range list {
 		if p, err := parsePrefix(text); err == nil {
 			out = append(out, p)
 		}
@@ -307,13 +312,7 @@ func (c *Config) XClients() []netip.Prefix {
 
 // LMTPClients are the networks of LMTP.Clients. Parse has checked them.
 func (c *Config) LMTPClients() []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range c.LMTP.Clients {
-		if p, err := parsePrefix(text); err == nil {
-			out = append(out, p)
-		}
-	}
-	return out
+	return prefixes(c.LMTP.Clients)
 }
 
 // UnixPath is the path of an address "unix:/path", "" for others.
@@ -324,6 +323,9 @@ func UnixPath(address string) string {
 	}
 	return path
 }
+
+// Proxies are the networks of Proxy. Parse has checked them.
+func (l Listener) Proxies() []netip.Prefix { return prefixes(l.Proxy) }
 
 // parsePrefix reads a network, or an address as a network of one.
 func parsePrefix(text string) (netip.Prefix, error) {

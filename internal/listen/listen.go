@@ -69,7 +69,8 @@ type Pool struct {
 	o       Options
 	work    sync.WaitGroup // sessions and listeners
 	closing atomic.Bool
-	evicted atomic.Bool // some session must end
+	evicted atomic.Bool  // some session must end
+	headers atomic.Int64 // connections whose PROXY header is awaited
 
 	// ctx ends when a session must end at once, drain already when it must end soon.
 	ctx, drain   context.Context
@@ -124,7 +125,11 @@ func (p *Pool) Serve(l net.Listener, h Handler) error {
 		switch {
 		case err == nil:
 			pause = 0
-			p.admit(nc, h)
+			if proxied, ok := l.(*Proxied); ok {
+				p.proxied(proxied, nc, h)
+			} else {
+				p.admit(nc, h)
+			}
 		case p.closing.Load():
 			return ErrClosed
 		case !passes(err):

@@ -15,6 +15,7 @@ import (
 
 	"waxwing/internal/config"
 	"waxwing/internal/control"
+	"waxwing/internal/listen"
 )
 
 // listening is a bound socket with what is spoken on it.
@@ -42,7 +43,7 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 	for i, l := range cfg.Listeners {
 		name := l.SocketName()
 		if from := passed[name]; len(from) > 0 && from[0] != nil {
-			out = append(out, listening{l, from[0]})
+			out = append(out, listening{l, behindProxies(l, from[0])})
 			passed[name] = from[1:]
 			continue
 		}
@@ -51,7 +52,7 @@ func bindAll(ctx context.Context, cfg *config.Config) (out []listening, err erro
 			what := fmt.Sprintf("listen for %s (%s) on %s, listener.%d in %s", l.Protocol, l.TLS, l.Address, i, cfg.Path)
 			return out, control.Errorf(control.Unavailable, "%s: %w", what, bindError(err))
 		}
-		out = append(out, listening{l, bound})
+		out = append(out, listening{l, behindProxies(l, bound)})
 	}
 	for name, rest := range passed {
 		for _, l := range rest {
@@ -92,6 +93,14 @@ func abandoned(ctx context.Context, path string) bool {
 		_ = c.Close() // it was only a look
 	}
 	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// behindProxies makes a listener ask for the PROXY protocol, where it is configured.
+func behindProxies(l config.Listener, bound net.Listener) net.Listener {
+	if trusted := l.Proxies(); len(trusted) > 0 {
+		return &listen.Proxied{Listener: bound, Trusted: trusted}
+	}
+	return bound
 }
 
 // bindError says what to do about an address that can't be bound.
