@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"waxwing/internal/config"
@@ -14,6 +15,14 @@ type queueCommand struct {
 	Hold    queueHold    `cmd:"" help:"Keep until released."`
 	Release queueRelease `cmd:"" help:"Let held messages go on."`
 	Drop    queueDrop    `cmd:"" help:"Give up messages."`
+	Bounce  queueBounce  `cmd:"" help:"Give up messages and tell their senders."`
+	Reroute queueReroute `cmd:"" help:"Send by another server."`
+
+	Pause    queuePause    `cmd:"" help:"Stop sending to a domain, from a domain, or at all, until it is resumed."`
+	Resume   queueResume   `cmd:"" help:"Go on with what was paused."`
+	Limits   queueLimits   `cmd:"" help:"Look after the limits of destinations."`
+	Pool     queuePool     `cmd:"" help:"Look after pools of source addresses."`
+	Suppress queueSuppress `cmd:"" help:"Look after addresses that nothing is sent to."`
 }
 
 // selectFlags select recipients of queued messages; those given must all fit.
@@ -23,10 +32,24 @@ type selectFlags struct {
 	From        string  `help:"Only from this sender; <> for reports." placeholder:"ADDRESS"`
 	To          string  `help:"Only to this recipient." placeholder:"ADDRESS"`
 	State       string  `help:"Only in this state: waiting, leased, held or damaged." placeholder:"STATE"`
+
+	FromDomain string        `help:"Only from senders of this domain." placeholder:"DOMAIN"`
+	Account    string        `help:"Only submitted by this account." placeholder:"ADDRESS"`
+	Answer     string        `help:"Only with these words in the last answer." placeholder:"TEXT"`
+	Category   string        `help:"Only when the last answer was about this, as show says." placeholder:"NAME"`
+	Provider   string        `help:"Only when the last server belongs to this provider." placeholder:"NAME"`
+	Tried      string        `name:"pool" help:"Only when last tried from this pool." placeholder:"NAME"`
+	Older      time.Duration `help:"Only messages at least this old." placeholder:"1h"`
+	Younger    time.Duration `help:"Only messages at most this old." placeholder:"1h"`
+	Larger     int64         `help:"Only messages of at least so many octets." placeholder:"N"`
+	Smaller    int64         `help:"Only messages of at most so many octets." placeholder:"N"`
 }
 
 func (f selectFlags) selection() control.Selection {
-	return control.Selection{IDs: f.IDs, Domain: f.Destination, From: f.From, To: f.To, State: f.State}
+	return control.Selection{
+		IDs: f.IDs, Domain: f.Destination, From: f.From, To: f.To, State: f.State, SenderDomain: f.FromDomain, Account: f.Account, Answer: f.Answer,
+		Category: f.Category, Provider: f.Provider, Pool: f.Tried, Older: f.Older, Younger: f.Younger, Larger: f.Larger, Smaller: f.Smaller,
+	}
 }
 
 type queueList struct {
@@ -143,13 +166,25 @@ func change(s *session, req control.QueueRequest) error {
 		if done.Recipients == 0 {
 			return control.Errorf(control.NotFound, "nothing in the queue fits")
 		}
-		return s.print(done, func(p *printer) { p.row(req.Act, done.Recipients, "recipients") })
+		return s.print(done, func(p *printer) {
+			if !done.DryRun {
+				p.row(req.Act, done.Recipients, "recipients")
+				return
+			}
+			p.line(fmt.Sprintf("%s would concern %d recipients; nothing was changed", req.Act, done.Recipients))
+			for _, m := range done.Sample {
+				for _, r := range m.Recipients[:min(len(m.Recipients), 5)] {
+					p.row(m.ID, time.Since(m.Created).Round(time.Second), config.Size(m.Size).Human(), sender(m.From), r.To, r.State, shorten(r.LastError, 60))
+				}
+			}
+		})
 	})
 }
 
 // allFlag allows an act on the whole queue.
 type allFlag struct {
-	All bool `help:"The whole queue."`
+	All    bool `help:"The whole queue."`
+	DryRun bool `help:"Only count, and show a few."`
 }
 
 type queueRetry struct {
@@ -158,7 +193,7 @@ type queueRetry struct {
 }
 
 func (c *queueRetry) Run(s *session) error {
-	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueRetry, All: c.All})
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueRetry, All: c.All, DryRun: c.DryRun})
 }
 
 type queueHold struct {
@@ -167,7 +202,7 @@ type queueHold struct {
 }
 
 func (c *queueHold) Run(s *session) error {
-	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueHold, All: c.All})
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueHold, All: c.All, DryRun: c.DryRun})
 }
 
 type queueRelease struct {
@@ -176,7 +211,7 @@ type queueRelease struct {
 }
 
 func (c *queueRelease) Run(s *session) error {
-	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueRelease, All: c.All})
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueRelease, All: c.All, DryRun: c.DryRun})
 }
 
 type queueDrop struct {
@@ -187,5 +222,25 @@ type queueDrop struct {
 }
 
 func (c *queueDrop) Run(s *session) error {
-	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueDrop, All: c.All, Report: !c.Silent, Reason: c.Reason})
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueDrop, All: c.All, DryRun: c.DryRun, Report: !c.Silent, Reason: c.Reason})
+}
+
+type queueBounce struct {
+	selectFlags
+	allFlag
+	Reason string `help:"Stands in the report." default:"returned by an administrator"`
+}
+
+func (c *queueBounce) Run(s *session) error {
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueBounce, All: c.All, DryRun: c.DryRun, Reason: c.Reason})
+}
+
+type queueReroute struct {
+	selectFlags
+	allFlag
+	ToHost string `help:"Server to send by, with a port behind a colon or without; empty: as the address says." required:"" placeholder:"HOST"`
+}
+
+func (c *queueReroute) Run(s *session) error {
+	return change(s, control.QueueRequest{Selection: c.selection(), Act: control.QueueReroute, All: c.All, DryRun: c.DryRun, Host: c.ToHost})
 }

@@ -154,10 +154,15 @@ func categorize(r Reply, provider string) (Category, string) {
 	return Other, ""
 }
 
+// StageSuppressed is the Stage of what this server does not send.
+const StageSuppressed = "suppressed"
+
 // byStage sorts what happened before a server answered.
 func byStage(r Reply) Category {
 	e := r.Enhanced
 	switch {
+	case r.Stage == StageSuppressed:
+		return Suppressed
 	case e.Subject == 4 && e.Detail == 6:
 		return Loop
 	case e.Subject == 1 && (e.Detail == 2 || e.Detail == 10):

@@ -2,9 +2,13 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
+	"waxwing/internal/bounce"
 	"waxwing/internal/store"
+	"waxwing/internal/transport"
 )
 
 // Operations on the queue of outgoing mail.
@@ -22,10 +26,41 @@ type Selection struct {
 	From   string  `json:"from,omitempty"`   // reverse-path, "<>" for the null one
 	To     string  `json:"to,omitempty"`
 	State  string  `json:"state,omitempty"` // waiting, leased, held, damaged
+
+	Account      string        `json:"account,omitempty"` // address of the account that submitted it
+	SenderDomain string        `json:"sender_domain,omitempty"`
+	Answer       string        `json:"answer,omitempty"` // words in the last answer
+	Category     string        `json:"category,omitempty"`
+	Provider     string        `json:"provider,omitempty"`
+	Pool         string        `json:"pool,omitempty"`
+	Older        time.Duration `json:"older,omitempty"` // the message came at least so long ago
+	Younger      time.Duration `json:"younger,omitempty"`
+	Larger       int64         `json:"larger,omitempty"` // octets of the message, at least
+	Smaller      int64         `json:"smaller,omitempty"`
+}
+
+// filter is what a selection selects.
+func (s *Service) filter(ctx context.Context, sel Selection) (store.QueueFilter, error) {
+	f := sel.filter()
+	if err := sel.check(); err != nil || sel.Account == "" {
+		return f, err
+	}
+	a, err := s.account(ctx, sel.Account)
+	f.Account = a.ID
+	return f, err
 }
 
 func (s Selection) filter() store.QueueFilter {
-	f := store.QueueFilter{Domain: s.Domain, From: s.From, To: s.To, State: store.QueueState(s.State)}
+	f := store.QueueFilter{
+		Domain: s.Domain, From: s.From, To: s.To, State: store.QueueState(s.State),
+		SenderDomain: s.SenderDomain, Text: s.Answer, Category: s.Category, Provider: s.Provider, Pool: s.Pool, Larger: s.Larger, Smaller: s.Smaller,
+	}
+	if s.Older > 0 {
+		f.Before = time.Now().Add(-s.Older)
+	}
+	if s.Younger > 0 {
+		f.After = time.Now().Add(-s.Younger)
+	}
 	for _, id := range s.IDs {
 		f.IDs = append(f.IDs, store.QueueID(id))
 	}
@@ -35,9 +70,16 @@ func (s Selection) filter() store.QueueFilter {
 func (s Selection) check() error {
 	switch store.QueueState(s.State) {
 	case "", store.QueueWaiting, store.QueueLeased, store.QueueHeld, store.QueueDamaged:
-		return nil
+	default:
+		return &Error{Kind: Invalid, Field: "state", Text: "state: one of waiting, leased, held, damaged"}
 	}
-	return &Error{Kind: Invalid, Field: "state", Text: "state: one of waiting, leased, held, damaged"}
+	if s.Category != "" && !slices.Contains(bounce.Categories(), bounce.Category(s.Category)) {
+		return &Error{Kind: Invalid, Field: "category", Text: fmt.Sprintf("category: one of %v", bounce.Categories())}
+	}
+	if s.Older < 0 || s.Younger < 0 || s.Larger < 0 || s.Smaller < 0 {
+		return &Error{Kind: Invalid, Field: "older", Text: "ages and sizes: 0 or more"}
+	}
+	return nil
 }
 
 // QueuePage asks for messages in the queue, oldest first.
@@ -109,10 +151,11 @@ func utc(t time.Time) time.Time {
 }
 
 func (s *Service) queueList(ctx context.Context, req QueuePage) (QueuedMessages, error) {
-	if err := req.check(); err != nil {
+	f, err := s.filter(ctx, req.Selection)
+	if err != nil {
 		return QueuedMessages{}, err
 	}
-	page, next, err := s.store.QueueList(ctx, req.filter(), store.QueueID(req.After), req.Limit)
+	page, next, err := s.store.QueueList(ctx, f, store.QueueID(req.After), req.Limit)
 	if err != nil {
 		return QueuedMessages{}, err
 	}
@@ -145,6 +188,8 @@ const (
 	QueueHold    QueueAct = "hold"    // keep until released
 	QueueRelease QueueAct = "release" // try held ones again
 	QueueDrop    QueueAct = "drop"    // give up, telling the sender when Report is set
+	QueueBounce  QueueAct = "bounce"  // give up and tell the sender
+	QueueReroute QueueAct = "reroute" // send by another server
 )
 
 // QueueRequest does an act to the selected recipients.
@@ -153,51 +198,86 @@ type QueueRequest struct {
 	Act    QueueAct `json:"act"`
 	All    bool     `json:"all,omitempty"`    // allow an empty selection, that is the whole queue
 	Report bool     `json:"report,omitempty"` // drop: send a failure report to the sender
-	Reason string   `json:"reason,omitempty"` // drop: stands in the report
+	Reason string   `json:"reason,omitempty"` // drop, bounce: stands in the report
+	Host   string   `json:"host,omitempty"`   // reroute: host or host:port; "" as the address says
+	DryRun bool     `json:"dry_run,omitempty"`
 }
 
 // Changed tells how many recipients an act concerned.
 type Changed struct {
-	Recipients int `json:"recipients"`
+	Recipients int             `json:"recipients"`
+	DryRun     bool            `json:"dry_run,omitempty"`
+	Sample     []QueuedMessage `json:"sample,omitempty"` // of a dry run: the first few messages
 }
+
+// queueSample is how many messages a dry run shows.
+const queueSample = 5
 
 // everyState is how the whole queue is selected where an empty selection is refused.
 var everyState = []store.QueueState{store.QueueWaiting, store.QueueLeased, store.QueueHeld, store.QueueDamaged}
 
 func (s *Service) queueChange(ctx context.Context, req QueueRequest) (Changed, error) {
-	if err := req.check(); err != nil {
+	f, err := s.filter(ctx, req.Selection)
+	if err != nil {
 		return Changed{}, err
 	}
-	filters := []store.QueueFilter{req.filter()}
+	filters := []store.QueueFilter{f}
 	if req.All && filters[0].Empty() {
 		filters = filters[:0]
 		for _, state := range everyState {
 			filters = append(filters, store.QueueFilter{State: state})
 		}
 	}
-	var out Changed
+	apply, err := s.queueAct(ctx, req)
+	if err != nil {
+		return Changed{}, err
+	}
+	out := Changed{DryRun: req.DryRun}
 	for _, f := range filters {
 		var n int
-		var err error
-		switch req.Act {
-		case QueueRetry:
-			n, err = s.store.QueueRetry(ctx, f)
-		case QueueHold:
-			n, err = s.store.QueueHold(ctx, f)
-		case QueueRelease:
-			n, err = s.store.QueueRelease(ctx, f)
-		case QueueDrop:
-			n, err = s.store.QueueDrop(ctx, f, req.Report, req.Reason)
-		default:
-			return out, &Error{Kind: Invalid, Field: "act", Text: "act: one of retry, hold, release, drop"}
+		if req.DryRun {
+			var sample []store.QueueMessage
+			n, sample, err = s.store.QueueSelected(ctx, f, queueSample-len(out.Sample))
+			for _, m := range sample {
+				out.Sample = append(out.Sample, shownQueued(m))
+			}
+		} else {
+			n, err = apply(f)
 		}
 		out.Recipients += n
 		if err != nil {
 			return out, err
 		}
 	}
-	s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", actor(ctx))
+	if !req.DryRun {
+		s.log.Info("queue changed", "act", req.Act, "recipients", out.Recipients, "actor", actor(ctx))
+	}
 	return out, nil
+}
+
+// queueAct is what an act does to the recipients of a filter.
+func (s *Service) queueAct(ctx context.Context, req QueueRequest) (func(store.QueueFilter) (int, error), error) {
+	switch req.Act {
+	case QueueRetry:
+		return func(f store.QueueFilter) (int, error) { return s.store.QueueRetry(ctx, f) }, nil
+	case QueueHold:
+		return func(f store.QueueFilter) (int, error) { return s.store.QueueHold(ctx, f) }, nil
+	case QueueRelease:
+		return func(f store.QueueFilter) (int, error) { return s.store.QueueRelease(ctx, f) }, nil
+	case QueueDrop, QueueBounce:
+		report := req.Report || req.Act == QueueBounce
+		return func(f store.QueueFilter) (int, error) { return s.store.QueueDrop(ctx, f, report, req.Reason) }, nil
+	case QueueReroute:
+		way := ""
+		if req.Host != "" {
+			var ok bool
+			if way, ok = transport.Way(req.Host); !ok {
+				return nil, &Error{Kind: Invalid, Field: "host", Text: "host: a name or address, with a port behind a colon or without: mx.example.org, 192.0.2.1:2525, [2001:db8::1]:25"}
+			}
+		}
+		return func(f store.QueueFilter) (int, error) { return s.store.QueueReroute(ctx, f, way) }, nil
+	}
+	return nil, &Error{Kind: Invalid, Field: "act", Text: "act: one of retry, hold, release, drop, bounce, reroute"}
 }
 
 // QueueCounts describes the queue.

@@ -31,7 +31,6 @@ type Settings struct {
 	RecipientDomains    int    // different ones among them; 0: no limit
 	HoldDays            int    // for which users may have a message held back (RFC 4865); 0: not at all
 	Priority            int    // highest that users may ask for (RFC 6710)
-	SubmissionEncoding  string // of users' messages for other servers: "as-is" or "ascii"
 	QuotaBytes          int64  // of a new account that says nothing else; 0: none
 	QuotaMessages       int64  // the same
 	SubaddressSeparator string // one character; RFC 5233
@@ -42,14 +41,19 @@ type Settings struct {
 	JunkFolder          string
 	ArchiveFolder       string
 
-	UndeleteDays  int   // for which what was deleted can be restored
-	EraseDays     int   // within which it is then gone from the disk
-	TrashDays     int   // after which messages leave the folder for deleted mail; 0: never
-	JunkDays      int   // the same for the junk folder
-	TombstoneDays int   // for which the ids of removed messages are remembered; 0: for ever
-	ScrubRate     int64 // octets a second that the scrub reads; 0: none
+	UndeleteDays  int // for which what was deleted can be restored
+	EraseDays     int // within which it is then gone from the disk
+	TrashDays     int // after which messages leave the folder for deleted mail; 0: never
+	JunkDays      int // the same for the junk folder
+	TombstoneDays int // for which the ids of removed messages are remembered; 0: for ever
 
-	TLSReports  string // "on" or "off": other domains get reports about TLS
+	SuppressFailures int  // for good that an address needs until nothing is sent there any more; 0: never
+	SuppressDays     int  // within which they must come
+	SuppressForDays  int  // for which nothing is sent then
+	SuppressRefuse   bool // refuse at RCPT in place of a report
+
+	ScrubRate int64 // octets a second that the scrub reads; 0: none
+
 	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
 
 	SRSDomain string // of rewritten senders; "": that of the address that forwards
@@ -178,6 +182,18 @@ var generalDefs = []settingDef{
 	{"message.size", "octets of one message: 65536 to 1073741824", func(s *Settings) any { return &s.MessageSize }, func(s *Settings) string {
 		return allowed(s.MessageSize >= 64<<10 && s.MessageSize <= 1<<30, "65536 (64 KiB) to 1073741824 (1 GiB)")
 	}},
+	{"queue.suppress_days", "days within which failures for good must come until nothing is sent to an address: 1 to 365", func(s *Settings) any { return &s.SuppressDays }, func(s *Settings) string {
+		return allowed(s.SuppressDays >= 1 && s.SuppressDays <= 365, "1 to 365")
+	}},
+	{"queue.suppress_failures", "failures for good after which nothing is sent to an address: 1 to 100; 0: never", func(s *Settings) any { return &s.SuppressFailures }, func(s *Settings) string {
+		return allowed(s.SuppressFailures >= 0 && s.SuppressFailures <= 100, "0 (never) to 100")
+	}},
+	{"queue.suppress_for_days", "days for which nothing is sent to an address then: 1 to 3650", func(s *Settings) any { return &s.SuppressForDays }, func(s *Settings) string {
+		return allowed(s.SuppressForDays >= 1 && s.SuppressForDays <= 3650, "1 to 3650")
+	}},
+	{"queue.suppress_refuse", "refuse such a recipient when mail is submitted, in place of a report to the sender", func(s *Settings) any { return &s.SuppressRefuse }, func(*Settings) string {
+		return ""
+	}},
 	{"retention.junk_days", "days after which messages leave the junk folder; 0: never", func(s *Settings) any { return &s.JunkDays }, func(s *Settings) string { return someDays(s.JunkDays) }},
 	{"retention.tombstone_days", "days for which the ids of removed messages are remembered for mail programs; 7 to 36500, 0: for ever", func(s *Settings) any { return &s.TombstoneDays }, func(s *Settings) string {
 		return allowed(s.TombstoneDays == 0 || s.TombstoneDays >= 7 && s.TombstoneDays <= maxDays, "0 (for ever) or 7 to 36500")
@@ -197,15 +213,9 @@ var generalDefs = []settingDef{
 		_, err := tlspolicy.Parse(s.TLSPolicies)
 		return allowed(err == nil, "entries of a domain and a level (auto, none, may, encrypt, verify, secure, dane, dane-only), separated by ;")
 	}},
-	{"tls.reports", "whether domains that ask for it get a daily report about TLS with their servers (RFC 8460): on or off", func(s *Settings) any { return &s.TLSReports }, func(s *Settings) string {
-		return allowed(s.TLSReports == "on" || s.TLSReports == "off", "on or off")
-	}},
 	{"trace.days", "days for which it is kept what became of each message; 0: for ever", func(s *Settings) any { return &s.TraceDays }, func(s *Settings) string { return someDays(s.TraceDays) }},
 	{"trace.subjects", "what traces have of subjects: off, hash (equal subjects are seen to be equal) or full", func(s *Settings) any { return &s.TraceSubjects }, func(s *Settings) string {
 		return allowed(s.TraceSubjects == "off" || s.TraceSubjects == "hash" || s.TraceSubjects == "full", "off, hash or full")
-	}},
-	{"submission.encoding", "form of users' messages for other servers: as-is, or ascii (8-bit parts get a transfer encoding when they come in, unless they are signed)", func(s *Settings) any { return &s.SubmissionEncoding }, func(s *Settings) string {
-		return allowed(s.SubmissionEncoding == "as-is" || s.SubmissionEncoding == "ascii", "as-is or ascii")
 	}},
 	{"undelete.days", "days for which an administrator can restore what was deleted; 0: it goes at once", func(s *Settings) any { return &s.UndeleteDays }, func(s *Settings) string { return someDays(s.UndeleteDays) }},
 	{"undelete.erase_days", "days within which what can't be restored any more is overwritten on the disk: 1 to 365", func(s *Settings) any { return &s.EraseDays }, func(s *Settings) string {
@@ -239,9 +249,10 @@ func (s Settings) Policy() store.Policy {
 // DefaultSettings are the settings of a new server.
 func DefaultSettings() Settings {
 	return Settings{
-		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, SubmissionEncoding: "as-is", QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
+		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
-		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TLSReports: "on", SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
+		SuppressFailures: 3, SuppressDays: 30, SuppressForDays: 90,
+		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
 		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 		Stranger: defaultStranger,
 	}

@@ -112,6 +112,8 @@ type Options struct {
 	TraceClientName bool
 	// AddressLiterals lets signed-in users send to addresses such as user@[192.0.2.1].
 	AddressLiterals bool
+	// Suppressed tells why nothing is sent to an address for a sender's domain, "" when it is; nil: the queue says so later.
+	Suppressed func(ctx context.Context, to, sender string) (why string)
 }
 
 // Intake takes messages in. It is safe for concurrent use and starts no goroutine.

@@ -132,7 +132,9 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 		}
 		err = t.quota(ctx, route)
 	case directory.NotLocal:
-		err = t.mayRelay(&r)
+		if err = t.mayRelay(&r); err == nil {
+			err = t.suppressed(ctx, &r)
+		}
 	case directory.Suspended:
 		err = smtp.Errorf(550, "5.2.1", "<%s>: mailbox disabled", r.To)
 	default:
@@ -177,6 +179,17 @@ func (t *Transaction) mayRelay(r *smtp.Rcpt) error {
 			return smtp.Errorf(553, "5.6.7", "<%s>: needs SMTPUTF8", r.To)
 		}
 		t.mail.UTF8 = true // mail programs forget the parameter
+	}
+	return nil
+}
+
+// suppressed refuses an address that nothing is sent to any more, where the settings say so: 550 5.7.1. Else the queue sees to it.
+func (t *Transaction) suppressed(ctx context.Context, r *smtp.Rcpt) error {
+	if !t.set.SuppressRefuse || t.internal || t.in.opts.Suppressed == nil {
+		return nil
+	}
+	if why := t.in.opts.Suppressed(ctx, r.To.String(), t.mail.From.Domain); why != "" {
+		return smtp.Errorf(550, "5.7.1", "<%s>: %s", r.To, why)
 	}
 	return nil
 }

@@ -29,11 +29,11 @@ type local struct {
 	clock func() time.Time
 }
 
-func (l local) Link(destination string) Link {
+func (l local) Link(destination string, via transport.Via) Link {
 	if destination == store.LocalDestination {
 		return &localLink{local: l}
 	}
-	return l.Carrier.Link(destination)
+	return l.Carrier.Link(destination, via)
 }
 
 func (l local) NextHop(destination string) string {
@@ -56,10 +56,14 @@ type localLink struct {
 	used time.Time
 }
 
-func (l *localLink) Open() bool                       { return false }
-func (l *localLink) Retarget(destination string) bool { return destination == store.LocalDestination }
-func (l *localLink) Used() time.Time                  { return l.used }
-func (l *localLink) Close()                           {}
+func (l *localLink) Open() bool         { return false }
+func (l *localLink) Via() transport.Via { return transport.Via{} }
+func (l *localLink) Used() time.Time    { return l.used }
+func (l *localLink) Close()             {}
+
+func (l *localLink) Retarget(destination string, _ transport.Via) bool {
+	return destination == store.LocalDestination
+}
 
 // Deliver hands the message to the intake as if it came now: what its recipients lead to may have changed meanwhile.
 func (l *localLink) Deliver(ctx context.Context, m *transport.Message) []transport.Result {

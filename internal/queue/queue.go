@@ -91,7 +91,7 @@ func (p *Policy) setDefaults() {
 
 // Carrier takes messages to their destinations; Over makes one of a Transport.
 type Carrier interface {
-	Link(destination string) Link
+	Link(destination string, via transport.Via) Link
 	NextHop(destination string) string
 	Concurrency(destination string) int
 }
@@ -100,7 +100,8 @@ type Carrier interface {
 type Link interface {
 	Deliver(ctx context.Context, m *transport.Message) []transport.Result
 	Open() bool
-	Retarget(destination string) bool
+	Retarget(destination string, via transport.Via) bool
+	Via() transport.Via
 	Used() time.Time
 	Close()
 }
@@ -110,7 +111,9 @@ func Over(t *transport.Transport) Carrier { return over{t} }
 
 type over struct{ *transport.Transport }
 
-func (o over) Link(destination string) Link { return o.Transport.Link(destination) }
+func (o over) Link(destination string, via transport.Via) Link {
+	return o.LinkVia(destination, via)
+}
 
 // Injector takes a notification in for delivery: locally, or by way of this queue. It returns after the commit.
 type Injector interface {
@@ -147,7 +150,15 @@ type Options struct {
 	Rand      func() float64 // in [0, 1), for jitter
 	Logger    *slog.Logger
 	Metrics   Metrics
-	Trace     *trace.Recorder // keeps what became of messages; nil: nobody does
+	Trace     *trace.Recorder       // keeps what became of messages; nil: nobody does
+	Suppress  func() SuppressPolicy // the default: never
+}
+
+// SuppressPolicy is when nothing is sent to an address any more.
+type SuppressPolicy struct {
+	After  int           // failures for good that say that the address is dead; 0: never
+	Within time.Duration // so many within this time
+	For    time.Duration // for so long nothing is sent then
 }
 
 // Queue is the scheduler of one node, and the administrator's hands on the queue.
@@ -160,9 +171,18 @@ type Queue struct {
 	wg       sync.WaitGroup         // workers and links being closed
 	outcomes chan store.QueueResult // deliveries whose rows are to go, in the order of the answers
 
-	mu     sync.Mutex // guards what follows
-	hops   map[string]*hop
-	active int // workers
+	mu        sync.Mutex // guards what follows
+	hops      map[string]*hop
+	active    int               // workers
+	blocked   map[string]bool   // destinations that are paused and stand among those that are due
+	providers map[string]string // who runs the servers of destinations, while there are pools
+
+	rules        atomic.Pointer[Rules]
+	rulesAt      time.Time // these of the scheduler's goroutine
+	rulesVersion string
+	rulesSeen    int64
+	sentAt       time.Time
+	sent         sentToday
 
 	noExpiry atomic.Int64 // Unix ms until which nothing expires
 	counters counters
@@ -189,8 +209,13 @@ func New(o Options) (*Queue, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Suppress == nil {
+		o.Suppress = func() SuppressPolicy { return SuppressPolicy{} }
+	}
 	o.Policy.setDefaults()
-	return &Queue{o: o, p: o.Policy, wake: make(chan struct{}, 1), hops: map[string]*hop{}}, nil
+	q := &Queue{o: o, p: o.Policy, wake: make(chan struct{}, 1), hops: map[string]*hop{}, blocked: map[string]bool{}, providers: map[string]string{}}
+	q.rules.Store(&Rules{})
+	return q, nil
 }
 
 // poke makes the scheduler look again. It never blocks.

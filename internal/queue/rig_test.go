@@ -21,6 +21,7 @@ var begin = time.UnixMilli(1_700_000_000_000)
 // sent is one message that the fake carrier was given.
 type sent struct {
 	destination string
+	via         transport.Via
 	to          []string
 	at          time.Time
 }
@@ -40,24 +41,26 @@ type carrier struct {
 
 func (c *carrier) NextHop(destination string) string { return destination }
 func (c *carrier) Concurrency(string) int            { return 0 }
-func (c *carrier) Link(destination string) Link {
+func (c *carrier) Link(destination string, via transport.Via) Link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.links++
-	return &link{c: c, destination: destination}
+	return &link{c: c, destination: destination, via: via}
 }
 
 type link struct {
 	c           *carrier
 	destination string
+	via         transport.Via
 	open        bool
 	used        time.Time
 }
 
-func (l *link) Open() bool             { return l.open }
-func (l *link) Used() time.Time        { return l.used }
-func (l *link) Close()                 { l.open = false }
-func (l *link) Retarget(d string) bool { return d == l.destination }
+func (l *link) Open() bool                              { return l.open }
+func (l *link) Used() time.Time                         { return l.used }
+func (l *link) Close()                                  { l.open = false }
+func (l *link) Via() transport.Via                      { return l.via }
+func (l *link) Retarget(d string, v transport.Via) bool { return d == l.destination && v == l.via }
 func (l *link) Deliver(ctx context.Context, m *transport.Message) []transport.Result {
 	c := l.c
 	c.mu.Lock()
@@ -66,7 +69,7 @@ func (l *link) Deliver(ctx context.Context, m *transport.Message) []transport.Re
 		c.most[key] = max(c.most[key], c.running[key])
 	}
 	block, answer := c.block, c.answer
-	s := sent{destination: l.destination, at: c.r.now()}
+	s := sent{destination: l.destination, via: l.via, at: c.r.now()}
 	for _, r := range m.Recipients {
 		s.to = append(s.to, r.To)
 	}

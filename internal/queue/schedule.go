@@ -16,15 +16,6 @@ const (
 	maxUnits  = 64               // units taken in one transaction, which other writers wait for
 )
 
-// hop is what is known of a next hop while it is in use or in trouble.
-type hop struct {
-	active int
-	limit  float64 // connections it may have at a time: falls by half on trouble, grows by success
-	fails  int     // attempts in a row that reached nobody
-	until  time.Time
-	links  []Link // open, idle
-}
-
 // Run schedules until ctx ends. It then lets attempts under way finish for Policy.Grace, and returns when nothing of it
 // is left running. It returns an error only when it could not begin.
 func (q *Queue) Run(ctx context.Context) error {
@@ -62,6 +53,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	close(q.outcomes) // the workers have ended
 	<-settled
 	grace.Stop()
+	q.syncSent(stop, q.o.Clock())
 	q.closeLinks(true)
 	q.wg.Wait()
 	return nil
@@ -79,6 +71,9 @@ func (q *Queue) loop(ctx, attempts context.Context) {
 			if n, err := q.o.Store.QueueExpireLeases(ctx, q.o.Node, now); err == nil && n > 0 {
 				q.o.Logger.Warn("queue: took up what another node had begun", "recipients", n)
 			} // an error shows when work is taken
+			if err := q.o.Store.QueueTidy(ctx, now); err != nil && ctx.Err() == nil {
+				q.o.Logger.Error("queue: what is over can't be forgotten", "error", err)
+			}
 			ticked = now
 		}
 		q.closeLinks(false)
@@ -121,12 +116,16 @@ func (q *Queue) dispatch(ctx, attempts context.Context) (time.Duration, error) {
 		q.mu.Lock()
 		free := q.p.Workers - q.active
 		q.mu.Unlock()
+		q.refreshRules(ctx)
+		if q.rules.Load().isPaused(PauseAll) {
+			return rulesFresh, nil
+		}
 		if free <= 0 {
 			return poll, nil // a worker that ends wakes us
 		}
 		now := q.o.Clock()
 		taken, err := q.o.Store.QueueTakeWork(ctx, store.QueueTake{
-			Now: now, Owner: q.o.Node, Lease: q.p.Lease, Slots: min(free, maxUnits), Batch: q.p.Batch, Allow: q.allow,
+			Now: now, Owner: q.o.Node, Lease: q.p.Lease, Slots: min(free, maxUnits), Batch: q.p.Batch, Allow: q.allow, Most: q.allowance,
 		})
 		if err != nil {
 			return 0, err
@@ -137,6 +136,7 @@ func (q *Queue) dispatch(ctx, attempts context.Context) (time.Duration, error) {
 		for _, w := range taken.Work {
 			q.start(attempts, w)
 		}
+		q.moveBlocked(ctx, now)
 		if len(taken.Work) == 0 {
 			return q.until(now, taken.NextDue), nil
 		}
@@ -155,39 +155,14 @@ func (q *Queue) until(now, next time.Time) time.Duration {
 		if h.until.After(now) {
 			wait = min(wait, h.until.Sub(now))
 		}
+		if at := h.nextToken(now); at.After(now) {
+			wait = min(wait, at.Sub(now))
+		}
 		if len(h.links) > 0 {
 			wait = min(wait, q.p.IdleLink)
 		}
 	}
 	return max(wait, time.Millisecond)
-}
-
-// allow tells the store the next hop of a destination and how many units it may have now.
-func (q *Queue) allow(destination string, forced bool) (key string, units int) {
-	key = q.o.Transport.NextHop(destination)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	h := q.hops[key]
-	if h == nil {
-		return key, q.most(destination)
-	}
-	if forced { // an administrator knows better whether it is back
-		h.until = time.Time{}
-	}
-	if h.until.After(q.o.Clock()) {
-		return key, 0
-	}
-	if h.fails > 0 { // one tries whether it is back
-		return key, max(0, 1-h.active)
-	}
-	return key, max(0, int(h.limit)-h.active)
-}
-
-func (q *Queue) most(destination string) int {
-	if n := q.o.Transport.Concurrency(destination); n > 0 {
-		return n
-	}
-	return q.p.Concurrency
 }
 
 // start gives a unit of work to a worker of its own.
@@ -196,7 +171,7 @@ func (q *Queue) start(ctx context.Context, w store.QueueWork) {
 	q.mu.Lock()
 	h := q.hops[key]
 	if h == nil {
-		h = &hop{limit: float64(q.most(w.Domain))}
+		h = q.newHop(w.Domain)
 		q.hops[key] = h
 	}
 	h.active++
@@ -233,7 +208,7 @@ func (q *Queue) end(key string, link Link) {
 
 // forget drops a next hop that there is nothing to remember of. q.mu is held.
 func (q *Queue) forget(key string, h *hop) {
-	if h.active == 0 && len(h.links) == 0 && (h.fails == 0 || len(q.hops) > maxHops) {
+	if h.active == 0 && len(h.links) == 0 && (h.healthy(q.o.Clock()) || len(q.hops) > maxHops) {
 		delete(q.hops, key)
 	}
 }
@@ -260,48 +235,6 @@ func (q *Queue) closeLinks(all bool) {
 	for _, l := range closing {
 		q.wg.Go(l.Close) // says QUIT and waits shortly for the answer
 	}
-}
-
-// reached notes that a next hop could be spoken to.
-func (q *Queue) reached(destination string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	h := q.hops[q.o.Transport.NextHop(destination)]
-	if h == nil {
-		return
-	}
-	h.fails, h.until = 0, time.Time{}
-	h.limit = min(h.limit+1/h.limit, float64(q.most(destination)))
-}
-
-// unreachable notes that a next hop could not be spoken to, and returns until when it rests.
-func (q *Queue) unreachable(destination string) time.Time {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	h := q.hops[q.o.Transport.NextHop(destination)]
-	if h == nil { // can't be while a worker is at it
-		return time.Time{}
-	}
-	now := q.o.Clock()
-	if h.until.After(now) { // another worker has seen the same
-		return h.until
-	}
-	h.limit = max(1, h.limit/2)
-	rest := q.jitter(doubled(q.p.RestMin, h.fails, q.p.RestMax))
-	h.fails++
-	h.until = now.Add(rest)
-	return h.until
-}
-
-// resting tells whether, and until when, a destination is left alone.
-func (q *Queue) resting(destination string) (time.Time, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	h := q.hops[q.o.Transport.NextHop(destination)]
-	if h == nil || !h.until.After(q.o.Clock()) {
-		return time.Time{}, false
-	}
-	return h.until, true
 }
 
 // doubled is base doubled n times, at most limit.

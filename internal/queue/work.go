@@ -23,7 +23,12 @@ func (q *Queue) work(ctx context.Context, w store.QueueWork, link Link) Link {
 		m := &w.Messages[i]
 		now := q.o.Clock()
 		rest, resting := q.resting(w.Domain)
-		if q.running.Err() != nil || alive.Err() != nil || resting {
+		paused := q.isPaused(w.Domain)
+		if !resting && !paused {
+			rest = q.takeToken(w.Domain)
+			resting = !rest.IsZero()
+		}
+		if q.running.Err() != nil || alive.Err() != nil || resting || paused {
 			q.giveBack(ctx, w, i, rest)
 			return link
 		}
@@ -125,7 +130,7 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 		q.settle(ctx, domain, m, open, overdueResults(len(open)), 0)
 		return link
 	}
-	if len(open) == 0 {
+	if open = q.withheld(ctx, domain, m, open); len(open) == 0 {
 		return link
 	}
 	if reason := q.damaged(m, open); reason != "" {
@@ -143,11 +148,16 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 		q.unreadable(ctx, domain, m, open, err)
 		return link
 	}
-	if link == nil || !link.Retarget(domain) {
+	from, wait := q.chooseSource(m, domain, viaOf(link), q.o.Clock())
+	if wait { // for the next day of the warm-up plan
+		q.untried(ctx, domain, m, open, nextDay(q.o.Clock()).Add(q.jitter(q.p.RetryMin)))
+		return link
+	}
+	if link == nil || !link.Retarget(domain, from.via) {
 		if link != nil {
 			link.Close()
 		}
-		link = q.o.Transport.Link(domain)
+		link = q.o.Transport.Link(domain, from.via)
 	}
 	out := &transport.Message{
 		From: m.From, Body: smtp.BodyType(m.Body), UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID, TLS: smtp.TLSNeed(m.TLS), Content: whole,
@@ -162,6 +172,9 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 	actx, cancel := context.WithTimeout(alive, q.p.Lease*2/3) // the lease must outlast the attempt
 	results := link.Deliver(actx, out)
 	cancel()
+	for i := range open {
+		open[i].Pool = from.pool
+	}
 	q.settle(ctx, domain, m, open, results, q.o.Clock().Sub(began))
 	return link
 }
@@ -200,11 +213,16 @@ func (q *Queue) unreadable(ctx context.Context, domain string, m *store.QueueMes
 		return
 	}
 	q.o.Logger.Error("queue: content can't be read now", "queue", m.ID, "trace", m.TraceID, "error", err)
+	q.untried(ctx, domain, m, rs, q.o.Clock().Add(q.backoff(rs[0].Attempts)))
+}
+
+// untried gives recipients back until a later time, as if they had not been taken.
+func (q *Queue) untried(ctx context.Context, domain string, m *store.QueueMessage, rs []store.QueueRecipient, next time.Time) {
 	results := make([]store.QueueResult, len(rs))
 	for i, r := range rs {
 		results[i] = resultFor(m.ID, domain, r)
 		results[i].Unattempted = true
-		results[i].NextAttempt = q.o.Clock().Add(q.backoff(r.Attempts))
+		results[i].NextAttempt = next
 	}
 	q.finish(ctx, results)
 }
@@ -221,12 +239,9 @@ func (q *Queue) settle(ctx context.Context, domain string, m *store.QueueMessage
 			q.aside(ctx, m, rs[i:i+1], fmt.Sprintf("the content can't be read: %v", tr.Err))
 			continue
 		}
-		if tr.Unreachable {
-			rest = q.unreachable(domain)
-		} else if tr.Host != "" && tr.Err == nil {
-			q.reached(domain)
-		}
-		res := q.judge(m, domain, r, tr, now)
+		v := verdict(tr)
+		rest = q.adapt(domain, tr, v, rest)
+		res := q.judge(m, domain, r, tr, v, now)
 		if !res.Done && res.Outcome == store.QueueOpen && q.isLate(m, r, now) {
 			res.DelayWarned = true
 			r.LastError, r.LastStatus, r.LastHost, r.LastAttempt = res.LastError, res.LastStatus, res.LastHost, now
@@ -263,12 +278,12 @@ func wasWarned(rs []store.QueueRecipient, id store.RecipientID) bool {
 
 // judge turns the result of an attempt into what becomes of the row. Where the sender must be told, the outcome is
 // committed first and the row is due at once: the next worker that takes it makes the report.
-func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipient, tr *transport.Result, now time.Time) store.QueueResult {
+func (q *Queue) judge(m *store.QueueMessage, domain string, r store.QueueRecipient, tr *transport.Result, v bounce.Verdict, now time.Time) store.QueueResult {
 	res := resultFor(m.ID, domain, r)
 	res.NextAttempt = now
 	res.LastError, res.LastStatus, res.LastHost = tr.Message, tr.Enhanced.String(), where(tr)
-	v := verdict(tr)
 	res.Category, res.Provider = string(v.Category), v.Provider
+	res.To, res.Failure = r.To, q.failure(m, tr, v)
 	notify := smtp.Notify(r.Notify)
 	switch {
 	case tr.Status == transport.Delivered:

@@ -29,7 +29,6 @@ import (
 	"waxwing/internal/trace"
 	"waxwing/internal/transport"
 	"waxwing/internal/transport/sts"
-	"waxwing/internal/transport/tlsreport"
 )
 
 // parts are what the server is made of above the store.
@@ -41,7 +40,6 @@ type parts struct {
 	pop3     *pop3server.Server
 	quotas   *quotaWarner
 	sts      *sts.Policies
-	reports  *tlsreport.Reporter
 	trace    *trace.Recorder
 	door     *door
 
@@ -90,6 +88,7 @@ func (s *Server) build(_ context.Context) error {
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: router,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
+		Suppressed: s.suppressed,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),
 		},
@@ -147,7 +146,7 @@ func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
 	}
 	options.Resolver, options.Logger = resolver, s.log.With("part", "transport")
 	options.IsSelf = s.isSelf
-	if err := s.buildPolicies(&options, in); err != nil {
+	if err := s.buildPolicies(&options); err != nil {
 		return err
 	}
 	out, err := transport.New(options)

@@ -21,7 +21,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 			// Attempts under way end before the grace of the whole server does, so that what became of them is written.
 			Grace: s.cfg.Limits.ShutdownGrace.Std() * 2 / 3,
 		},
-		Logger: s.log.With("part", "queue"), Metrics: m.queue(), Trace: s.parts.trace,
+		Logger: s.log.With("part", "queue"), Metrics: m.queue(), Suppress: s.suppress, Trace: s.parts.trace,
 	})
 	if err != nil {
 		return nil, err
@@ -37,4 +37,22 @@ func (s *Server) runQueue(ctx context.Context) {
 		s.log.Error("the queue stopped", "after", time.Since(began), "error", err)
 		s.fail(err)
 	}
+}
+
+// suppress is when nothing is sent to an address any more, as the settings say now.
+func (s *Server) suppress() queue.SuppressPolicy {
+	const day = 24 * time.Hour
+	set := s.state.Directory.Settings()
+	return queue.SuppressPolicy{
+		After: set.SuppressFailures, Within: time.Duration(set.SuppressDays) * day, For: time.Duration(set.SuppressForDays) * day,
+	}
+}
+
+// suppressed tells why nothing is sent to an address, "" when it is. When the store can't tell, the queue looks again.
+func (s *Server) suppressed(ctx context.Context, to, sender string) string {
+	x, found, err := s.state.Store.QueueSuppressed(ctx, to, sender, time.Now())
+	if err != nil || !found {
+		return ""
+	}
+	return queue.SuppressedText(x)
 }

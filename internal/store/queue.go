@@ -218,6 +218,9 @@ type QueueResult struct {
 	Provider    string // who runs the server that spoke last
 	Pool        string // of source addresses that it was tried from
 	DelayWarned bool
+	HoldFor     string        // hold it for this reason, with Unattempted
+	Failure     *QueueFailure // what it says about the address
+	To          string        // with Failure: the address
 }
 
 // QueueFinish ends leases in one transaction. It returns how many had been lost: those rows are as others made them.
@@ -234,6 +237,10 @@ func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueR
 			}
 			if n == 0 {
 				lost++
+			} else if r.Failure != nil {
+				if err := recordFailure(tx, now, r.To, r.Failure); err != nil {
+					return err
+				}
 			}
 			if r.Done {
 				emptied[r.Message] = true
@@ -261,6 +268,9 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 	switch {
 	case r.Done: // held in the meantime or not: what is delivered must not be sent again
 		res, err = tx.Exec(`DELETE FROM queue_recipient WHERE id = $1 AND lease_token = $2`, r.ID, r.Lease)
+	case r.Unattempted && r.HoldFor != "":
+		res, err = tx.Exec(`UPDATE queue_recipient SET state = 'held', held_for = $3, attempts = attempts - 1, lease_until = 0, lease_owner = ''
+			WHERE id = $1 AND lease_token = $2 AND state = 'leased'`, r.ID, r.Lease, r.HoldFor)
 	case r.Unattempted:
 		res, err = tx.Exec(`UPDATE queue_recipient SET state = 'waiting', attempts = attempts - 1, next_attempt = $3,
 			lease_until = 0, lease_owner = '' WHERE id = $1 AND lease_token = $2 AND state = 'leased'`,

@@ -2,27 +2,15 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
+	"math"
+	"slices"
 	"time"
+
+	"waxwing/internal/address"
 )
-
-// QueueFilter selects recipients of queued messages; fields that are set must all fit. The zero value fits all.
-type QueueFilter struct {
-	IDs        []QueueID
-	Recipients []RecipientID
-	Domain     string     // destination
-	From       string     // reverse-path, "<>" for null
-	To         string     // forward-path
-	State      QueueState // e.g. QueueDamaged
-	Account    AccountID
-}
-
-// Empty tells that f fits everything.
-func (f QueueFilter) Empty() bool {
-	return len(f.IDs) == 0 && len(f.Recipients) == 0 && f.Domain == "" && f.From == "" && f.To == "" && f.State == "" && f.Account == 0
-}
 
 // ErrSelection refuses to change the whole queue by an empty selection.
 var ErrSelection = errors.New("store: the selection is empty")
@@ -32,74 +20,6 @@ const queueStep = 500
 
 // maxQueuePage bounds a page of QueueList.
 const maxQueuePage = 1000
-
-// where writes the condition of f over r (queue_recipient) and m (queue_message), with its arguments behind args.
-func (f QueueFilter) where(args []any) (string, []any) {
-	var b strings.Builder
-	b.WriteString("1 = 1")
-	add := func(cond string, v any) {
-		args = append(args, v)
-		fmt.Fprintf(&b, " AND %s = $%d", cond, len(args))
-	}
-	in := func(cond string, n int, v func(int) any) {
-		fmt.Fprintf(&b, " AND %s IN (", cond)
-		for i := range padded(n) {
-			args = append(args, v(min(i, n-1)))
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			fmt.Fprintf(&b, "$%d", len(args))
-		}
-		b.WriteByte(')')
-	}
-	if len(f.IDs) > 0 {
-		in("r.message_id", len(f.IDs), func(i int) any { return f.IDs[i] })
-	}
-	if len(f.Recipients) > 0 {
-		in("r.id", len(f.Recipients), func(i int) any { return f.Recipients[i] })
-	}
-	if f.Domain != "" {
-		add("r.domain", strings.ToLower(f.Domain))
-	}
-	if f.From != "" {
-		add("m.sender", strings.TrimSuffix(strings.TrimPrefix(f.From, "<"), ">"))
-	}
-	if f.To != "" {
-		add("r.rcpt", f.To)
-	}
-	if f.State != "" {
-		add("r.state", string(f.State))
-	}
-	if f.Account != 0 {
-		add("m.account_id", f.Account)
-	}
-	return b.String(), args
-}
-
-// padded rounds the length of a list up to one of a few, so that there are few texts of statements to prepare.
-func padded(n int) int {
-	for _, size := range []int{1, 20} {
-		if n <= size {
-			return size
-		}
-	}
-	return queueStep
-}
-
-// steps calls fn with parts of f whose lists are short enough for one statement.
-func (f QueueFilter) steps(fn func(QueueFilter) error) error {
-	if len(f.IDs) > queueStep {
-		head, tail := f, f
-		head.IDs, tail.IDs = f.IDs[:queueStep], f.IDs[queueStep:]
-		return errors.Join(head.steps(fn), tail.steps(fn))
-	}
-	if len(f.Recipients) > queueStep {
-		head, tail := f, f
-		head.Recipients, tail.Recipients = f.Recipients[:queueStep], f.Recipients[queueStep:]
-		return errors.Join(head.steps(fn), tail.steps(fn))
-	}
-	return fn(f)
-}
 
 // QueueList returns messages that have a recipient that f fits, oldest first, after a given id, each with all its
 // recipients. next is the id to go on after, 0 at the end. A message whose row can't be read comes with its id and a
@@ -245,71 +165,161 @@ func (s *Store) QueueDrop(ctx context.Context, sel QueueFilter, report bool, rea
 	})
 }
 
+// QueueWakeDestination ends the rest of a destination.
+func (s *Store) QueueWakeDestination(ctx context.Context, domain string) error {
+	err := s.Write(ctx, func(tx *Tx) error {
+		tx.destination(waitingFor{domain, laneAll}, func(tx *Tx) error {
+			return tx.exec(`UPDATE queue_destination SET not_before = $2, due = $3 WHERE domain = $1`, domain, forced, tx.Now().UnixMilli())
+		})
+		tx.NotifyQueue()
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("store: wake destination %s: %w", domain, err)
+	}
+	return nil
+}
+
+// QueueReroute has the selected recipients go by another destination: a domain whose servers are looked up, or a way that package
+// transport knows by its name; "" is the one that their address names. They are due at once. An attempt under way goes to its end.
+func (s *Store) QueueReroute(ctx context.Context, sel QueueFilter, destination string) (int, error) {
+	return s.queueChange(ctx, sel, func(tx *Tx, r selected) (bool, error) {
+		to := waitingFor{destination, r.lane}
+		if to.domain == "" {
+			addr, err := address.Parse(r.to)
+			if err != nil {
+				return false, nil
+			}
+			to.domain = addr.Domain
+		}
+		if r.state == QueueLeased || r.state == QueueDamaged || to.domain == r.domain {
+			return false, nil
+		}
+		at := tx.Now().UnixMilli()
+		if r.state == QueueWaiting {
+			tx.destination(to, func(tx *Tx) error { return hasten(tx, to, at) })
+		}
+		return true, tx.exec(`UPDATE queue_recipient SET domain = $2, next_attempt = $3 WHERE id = $1`, r.id, to.domain, at)
+	})
+}
+
 // selected is what a change knows of a recipient's row.
 type selected struct {
 	id      RecipientID
 	message QueueID
 	waitingFor
 	state QueueState
+	to    string
 }
 
-// queueChange applies fn to all selected recipients, some hundreds a transaction, so that mail flows meanwhile.
+// queueChange applies fn to all selected recipients, some hundreds a transaction, so that mail flows meanwhile. They are looked
+// for outside of the transactions, which may take long.
 func (s *Store) queueChange(ctx context.Context, sel QueueFilter, fn func(*Tx, selected) (bool, error)) (int, error) {
 	if sel.Empty() {
 		return 0, ErrSelection
 	}
 	total := 0
-	err := sel.steps(func(sel QueueFilter) error {
-		for last := RecipientID(0); ; {
-			var n, seen int
-			var end RecipientID
-			err := s.Write(ctx, func(tx *Tx) (err error) {
-				n, seen, end, err = changeStep(tx, sel, last, fn)
-				return err
-			})
-			if err != nil {
-				return fmt.Errorf("store: change queue: %w", err)
-			}
-			total += n
-			if seen < queueStep {
-				return nil
-			}
-			last = end
+	err := s.queueScan(ctx, sel, func(found []selected) error {
+		sel := sel
+		sel.IDs = nil // a recipient stays with its message; all else may have changed
+		sel.Recipients = make([]RecipientID, len(found))
+		for i, r := range found {
+			sel.Recipients[i] = r.id
 		}
+		n := 0
+		err := s.Write(ctx, func(tx *Tx) (err error) {
+			n, err = changeStep(tx, sel, fn)
+			return err
+		})
+		total += n
+		return err
 	})
-	return total, err
+	if err != nil {
+		return total, fmt.Errorf("store: change queue: %w", err)
+	}
+	return total, nil
 }
 
-func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selected) (bool, error)) (n, seen int, last RecipientID, err error) {
-	cond, args := sel.where([]any{after, queueStep})
-	rows, err := tx.Query(`SELECT r.id, r.message_id, r.domain, r.lane, r.state FROM queue_recipient r
-		LEFT JOIN queue_message m ON m.id = r.message_id WHERE r.id > $1 AND `+cond+` ORDER BY r.id LIMIT $2`, args...)
+// queueStretch is how many rows one query looks at for those that are selected: a reader must not hold its snapshot for long.
+const queueStretch = 20_000
+
+// queueScan calls fn with the selected recipients, some hundreds at a time, by id.
+func (s *Store) queueScan(ctx context.Context, sel QueueFilter, fn func([]selected) error) error {
+	return sel.steps(func(sel QueueFilter) error {
+		narrow := len(sel.IDs)+len(sel.Recipients) > 0
+		for last, end := RecipientID(0), RecipientID(0); ; {
+			var found []selected
+			err := s.Read(ctx, func(q Querier) (err error) {
+				if last >= end && !narrow { // the next stretch
+					var top sql.NullInt64
+					if err := q.QueryRow(`SELECT max(id) FROM (SELECT id FROM queue_recipient WHERE id > $1 ORDER BY id LIMIT $2) AS x`,
+						last, queueStretch).Scan(&top); err != nil {
+						return err
+					}
+					end = RecipientID(top.Int64)
+				}
+				if narrow {
+					end = math.MaxInt64
+				}
+				found, err = findSelected(q.Query, sel, last, end)
+				return err
+			})
+			if err != nil || end == 0 || end <= last {
+				return err
+			}
+			if len(found) > 0 {
+				if err := fn(found); err != nil {
+					return err
+				}
+			}
+			switch {
+			case len(found) == queueStep:
+				last = found[len(found)-1].id
+			case narrow:
+				return nil
+			default:
+				last = end
+			}
+		}
+	})
+}
+
+// findSelected reads selected recipients whose ids are above after and not above end.
+func findSelected(query func(string, ...any) (*sql.Rows, error), sel QueueFilter, after, end RecipientID) ([]selected, error) {
+	cond, args := sel.where([]any{after, end, queueStep})
+	rows, err := query(`SELECT r.id, r.message_id, r.domain, r.lane, r.state, r.rcpt FROM queue_recipient r
+		LEFT JOIN queue_message m ON m.id = r.message_id WHERE r.id > $1 AND r.id <= $2 AND `+cond+` ORDER BY r.id LIMIT $3`, args...)
 	if err != nil {
-		return 0, 0, 0, err
+		return nil, err
 	}
+	defer rows.Close()
 	var list []selected
 	for rows.Next() {
 		var r selected
-		if err := rows.Scan(&r.id, &r.message, &r.domain, &r.lane, &r.state); err != nil {
-			rows.Close()
-			return 0, 0, 0, err
+		if err := rows.Scan(&r.id, &r.message, &r.domain, &r.lane, &r.state, &r.to); err != nil {
+			return nil, err
 		}
 		list = append(list, r)
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return 0, 0, 0, err
+	return list, errors.Join(rows.Err(), rows.Close())
+}
+
+// changeStep changes those of a list of recipients that are still selected.
+func changeStep(tx *Tx, sel QueueFilter, fn func(*Tx, selected) (bool, error)) (n int, err error) {
+	list, err := findSelected(tx.Query, sel, 0, math.MaxInt64)
+	if err != nil {
+		return 0, err
 	}
 	lines := map[waitingFor]bool{}
 	for _, r := range list {
 		changed, err := fn(tx, r)
 		if err != nil {
-			return 0, 0, 0, err
+			return 0, err
 		}
 		if changed {
 			n++
 			lines[r.waitingFor] = true
 		}
-		last = r.id
 	}
 	for w := range lines {
 		tx.reschedule(w, 0)
@@ -317,7 +327,36 @@ func changeStep(tx *Tx, sel QueueFilter, after RecipientID, fn func(*Tx, selecte
 	if n > 0 {
 		tx.NotifyQueue()
 	}
-	return n, len(list), last, nil
+	return n, nil
+}
+
+// QueueSelected counts what a selection fits, and returns the first few messages of it.
+func (s *Store) QueueSelected(ctx context.Context, sel QueueFilter, sample int) (recipients int, messages []QueueMessage, err error) {
+	var ids []QueueID
+	err = s.queueScan(ctx, sel, func(found []selected) error {
+		recipients += len(found)
+		for _, r := range found {
+			if len(ids) < sample && !slices.Contains(ids, r.message) {
+				ids = append(ids, r.message)
+			}
+		}
+		return nil
+	})
+	for _, id := range ids {
+		if err != nil {
+			break
+		}
+		var m QueueMessage
+		if m, err = s.QueueMessage(ctx, id); errors.Is(err, ErrNotFound) { // sent meanwhile
+			err = nil
+			continue
+		}
+		messages = append(messages, m)
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("store: look at a selection of the queue: %w", err)
+	}
+	return recipients, messages, nil
 }
 
 // QueueCounts describes the queue.

@@ -22,6 +22,7 @@ type QueueTake struct {
 	// for none. With forced an administrator wants it tried at once, whatever is known of it. It is called while the
 	// store works: it must be quick and must not call the store.
 	Allow func(domain string, forced bool) (hop string, units int)
+	Most  func(domain string) int // how many recipients a destination may have now, 0 for any number; may be nil
 }
 
 // QueueWork is one unit of work: messages for one destination, each with the recipients that were leased.
@@ -177,9 +178,15 @@ func pickFrom(query func(string, ...any) (*sql.Rows, error), q QueueTake, picks 
 
 // takeDestination leases what is due for one destination and divides it among units. It returns how many recipients that is.
 func takeDestination(tx *Tx, q QueueTake, w waitingFor, units int, out *QueueTaken) ([]QueueWork, int, error) {
+	limit := units * q.Batch
+	if q.Most != nil {
+		if most := q.Most(w.domain); most > 0 {
+			limit = min(limit, most)
+		}
+	}
 	rows, err := tx.Query(`SELECT `+recipientColumns+` FROM queue_recipient
 		WHERE domain = $1 AND lane = $2 AND state = 'waiting' AND next_attempt <= $3 ORDER BY next_attempt, id LIMIT $4`+tx.skipLocked(),
-		w.domain, w.lane, q.Now.UnixMilli(), units*q.Batch)
+		w.domain, w.lane, q.Now.UnixMilli(), limit)
 	if err != nil {
 		return nil, 0, fmt.Errorf("store: take for %s: %w", w.domain, err)
 	}

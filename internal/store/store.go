@@ -64,22 +64,24 @@ type Store struct {
 	log   *slog.Logger
 	clock func() time.Time
 
-	reads     *reads
-	writer    *writer
-	ids       *ids // of the writer's goroutine
-	accounts  *accounts
-	indexes   *indexes
-	notices   *notices
-	refs      *refs
-	link      *link  // to the other nodes, nil when there can't be any
-	fresh     *fresh // nil unless contents commit with their rows
-	summaries *cache.Cache[messageKey, *Summary]
-	policy    atomic.Pointer[Policy]
-	volumes   volumes   // how much senders have queued lately
-	turns     laneTurns // of the queue's lanes
-	domains   *domains
-	loads     chan struct{} // bounds the mailboxes that are read into memory at the same time
-	snapshots *snapshots
+	reads        *reads
+	writer       *writer
+	ids          *ids // of the writer's goroutine
+	accounts     *accounts
+	indexes      *indexes
+	notices      *notices
+	refs         *refs
+	link         *link  // to the other nodes, nil when there can't be any
+	fresh        *fresh // nil unless contents commit with their rows
+	summaries    *cache.Cache[messageKey, *Summary]
+	policy       atomic.Pointer[Policy]
+	suppressing  atomic.Bool  // there are rows in queue_suppressed, about
+	rulesChanged atomic.Int64 // of the queue, by this node
+	volumes      volumes      // how much senders have queued lately
+	turns        laneTurns    // of the queue's lanes
+	domains      *domains
+	loads        chan struct{} // bounds the mailboxes that are read into memory at the same time
+	snapshots    *snapshots
 
 	maildropMu sync.Mutex
 	maildrops  map[AccountID]struct{}

@@ -27,6 +27,7 @@ type host struct {
 	port  int
 	smart *SmartHost
 	addrs []netip.AddrPort // known beforehand; otherwise name is looked up
+	via   Via
 }
 
 // failure is why something could not be done before any recipient was named.

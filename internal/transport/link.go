@@ -13,6 +13,7 @@ import (
 type Link struct {
 	t           *Transport
 	destination string
+	via         Via
 	s           *session
 	used        time.Time
 }
@@ -25,9 +26,9 @@ func (t *Transport) Link(destination string) *Link {
 // Open tells whether the link holds a connection that can be used for another message.
 func (l *Link) Open() bool { return l.s != nil && !l.s.dead }
 
-// Retarget lets the link be used for another destination with the same next hop.
-func (l *Link) Retarget(destination string) bool {
-	if l.t.NextHop(destination) != l.t.NextHop(l.destination) {
+// Retarget lets the link be used for another destination with the same next hop, by the same way.
+func (l *Link) Retarget(destination string, v Via) bool {
+	if v != l.via || l.t.NextHop(destination) != l.t.NextHop(l.destination) {
 		return false
 	}
 	l.destination = destination
@@ -115,6 +116,7 @@ func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
 		return d.pending == 0 || ctx.Err() != nil
 	}
 	for _, h := range hosts.list {
+		h.via = l.via
 		addrs, where, f := l.t.addresses(ctx, h)
 		var demand *demand
 		if f == nil {
@@ -127,6 +129,10 @@ func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
 		for _, a := range addrs {
 			if tried+len(later) >= maxAddresses {
 				break
+			}
+			if !l.via.reaches(a) {
+				d.note(temporarily("connect", 4, 1, "%s can't be reached from %s", h.describe(a), l.via.Address), h, a, TLSInfo{})
+				continue
 			}
 			p := place{h, a, demand}
 			if l.t.down.is(a, l.t.opts.Clock()) {
@@ -170,7 +176,7 @@ func (l *Link) run(ctx context.Context, d *delivery) {
 
 // spent tells that a session has carried as many messages as it may.
 func (s *session) spent() bool {
-	most := s.t.opts.MaxReuse
+	most := s.t.reuse(s.host.via)
 	if s.ext.mailMax > 0 {
 		most = min(most, s.ext.mailMax)
 	}

@@ -63,7 +63,7 @@ func (s *session) open(ctx context.Context, useTLS bool) (*session, *failure) {
 	t, h, addr := s.t, s.host, s.addr
 	dctx, cancel := context.WithTimeout(ctx, t.opts.Timeouts.Connect)
 	network, place := h.place(addr)
-	nc, err := t.opts.Dial(dctx, network, place)
+	nc, err := t.dial(dctx, h.via, network, place)
 	cancel()
 	if err != nil {
 		if ctx.Err() == nil && addr.IsValid() {
@@ -147,11 +147,11 @@ func (s *session) begin(ctx context.Context, useTLS bool) *failure {
 		}
 	case required:
 		f := temporarily("STARTTLS", 7, 4, "%s does not offer TLS, which is required for it (%s)", s.host.name, s.demand.policy)
-		s.told(failStartTLS)
+		s.told(failStartTLS, f)
 		return f
 	default:
 		s.tls.Problem = "not offered"
-		s.told(failStartTLS)
+		s.told(failStartTLS, nil)
 	}
 	if s.tls.Used {
 		s.settled()
@@ -170,7 +170,7 @@ func (s *session) hello() *failure {
 	if s.lmtp() {
 		return s.lhlo()
 	}
-	name := s.t.opts.Hostname
+	name := s.t.name(s.host.via)
 	r, f := s.command("EHLO", s.t.opts.Timeouts.Command, "EHLO "+name)
 	if f != nil {
 		return f
@@ -206,7 +206,7 @@ func (s *session) startTLS(ctx context.Context, required bool) *failure {
 		if required {
 			f := s.refused("STARTTLS", r)
 			f.permanent, f.enhanced = false, smtp.Enhanced{Class: 4, Subject: 7, Detail: 4} // the message is not to blame
-			s.told(failStartTLS)
+			s.told(failStartTLS, f)
 			return f
 		}
 		s.tls.Problem = "refused: " + r.raw
@@ -261,7 +261,7 @@ func (s *session) handshake(ctx context.Context) *failure {
 	if s.problem != nil && check != nil {
 		err = s.problem
 	}
-	s.told(resultType(err))
+	s.told(resultType(err), f)
 	s.tls = TLSInfo{Policy: s.demand.policy}
 	return f
 }

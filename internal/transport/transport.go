@@ -214,6 +214,9 @@ func (o *Timeouts) setDefaults() {
 
 // route is the smart host of a destination, nil for delivery by MX.
 func (t *Transport) route(destination string) *SmartHost {
+	if h := way(destination); h != nil {
+		return h
+	}
 	if r, ok := t.opts.Routes[destination]; ok {
 		return r
 	}

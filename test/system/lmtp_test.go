@@ -50,11 +50,7 @@ func TestPostfixDeliversByLMTP(t *testing.T) {
 			}
 			address, next := rig.Loopback(ports[0]), fmt.Sprintf("lmtp:inet:[127.0.0.1]:%d", ports[0])
 			if kind == "socket" {
-				dir := publicTempDir(t)
-				if err := os.Chmod(dir, 0o755); err != nil {
-					t.Fatal(err)
-				}
-				socket := filepath.Join(dir, "lmtp")
+				socket := filepath.Join(publicTempDir(t), "lmtp")
 				address, next = "unix:"+socket, "lmtp:unix:"+socket
 			}
 			n := node(t, rig.WaxwingOptions{Edit: func(toml string) string {

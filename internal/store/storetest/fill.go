@@ -128,6 +128,9 @@ func (h *harness) fillQueue() {
 	h.ok(err)
 	_, _, err = h.s.QueueClock(h.Context(), now)
 	h.ok(err)
+	h.ok(h.s.SetQueueRule(h.Context(), store.QueueRule{Kind: "limit", Name: "far.test", Value: `{"concurrency":2}`}))
+	h.ok(h.s.Suppress(h.Context(), []store.Suppression{{Address: "dead@far.test", Since: now, Expires: now.Add(time.Hour), Reason: "550 5.1.1"}}))
+	h.ok(h.s.QueueCountSent(h.Context(), store.QueueDay(now), []store.QueueSource{{Address: "192.0.2.1", Provider: "other", Messages: 4}}))
 	h.write(func(tx *store.Tx) error {
 		_, err := tx.Exec(`UPDATE queue_recipient SET last_error = $1 WHERE id = 1`, "\xff what others\x00say")
 		return err
