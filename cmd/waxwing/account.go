@@ -21,6 +21,7 @@ type accountCommand struct {
 	Deleted  accountDeleted  `cmd:"" help:"List deleted mail that can be restored."`
 	Restore  accountRestore  `cmd:"" help:"Put deleted mail back into its folders."`
 	Purge    accountPurge    `cmd:"" help:"Remove deleted mail for good, before its time."`
+	Surge    accountSurge    `cmd:"" help:"Show or choose what becomes of the surplus of a mail bomb against an account."`
 	Hold     accountHold     `cmd:"" help:"Keep everything of an account, whatever its user does (legal hold)."`
 }
 

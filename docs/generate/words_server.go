@@ -72,6 +72,7 @@ var metricWords = map[string]string{
 	"waxwing_dns_list_off":                  "因对一切都应答、拒绝应答或已失效而停用的 DNS 名单为 1。",
 	"waxwing_dns_list_queries_total":        "向 DNS 名单的查询数，按结果区分。",
 	"waxwing_imap_command_seconds":          "IMAP 命令耗时。",
+	"waxwing_mail_bombs_total":              "针对邮箱的邮件轰炸开始的次数，按其内容的种类区分。",
 	"waxwing_node_hears":                    "能收到其他节点的变更通知时为 1；为 0 时，本节点每秒自行查看一次。",
 	"waxwing_node_leader":                   "为数据库上所有节点做日常维护的节点为 1，其余为 0。",
 	"waxwing_node_seen":                     "本节点近期能报告自己在运行时为 1；为 0 时不再发信，因为其他节点会接手它已开始的投递。",

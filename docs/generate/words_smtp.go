@@ -94,6 +94,7 @@ var smtpReplyWords = map[string]words{
 	"421 4.4.2":  {"Too slow, or too long.", "过慢或持续过久。"},
 	"421 4.7.0":  {"Too many errors, refusals, failed sign-ins or idle commands; or octets that can't be read past safely.", "错误、被拒地址、登录失败或无效命令过多，或出现无法安全跳过的数据。"},
 	"421 5.5.1":  {"This is no mail client.", "对端不是邮件客户端。"},
+	"451 4.2.1":  {"The mailbox is under a mail bomb, and has strangers wait (`surge.action`).", "邮箱正遭受邮件轰炸，要求陌生人稍后再来（`surge.action`）。"},
 	"451 4.3.0":  {"The store or the directory can't be reached now; the log has the cause.", "存储或目录暂时不可用，原因见日志。"},
 	"451 4.3.5":  {"The alias leads through more than 10 aliases or to more than 1,000 recipients.", "别名层数超过 10 层，或展开后超过 1,000 个收件人。"},
 	"452 4.2.2":  {"The mailbox is full.", "邮箱已满。"},

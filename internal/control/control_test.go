@@ -38,6 +38,7 @@ func (f *fakeServer) Status() control.Status {
 	return control.Status{Version: "test", Hostname: "mx.example.test", Well: true}
 }
 
+func (f *fakeServer) SurgeChanged(store.AccountID) {}
 func (f *fakeServer) DNSLists() []dnslist.Status   { return f.lists }
 func (f *fakeServer) Reload(context.Context) error { f.reloads++; return nil }
 

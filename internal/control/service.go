@@ -24,6 +24,7 @@ type Server interface {
 	Status() Status
 	Reload(ctx context.Context) error
 	DNSLists() []dnslist.Status
+	SurgeChanged(id store.AccountID)
 }
 
 // Options of a Service.

@@ -32,6 +32,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 		return Receipt{}, err
 	}
 	t.headerPriority(part.Header)
+	t.setAside(ctx, part.Header)
 	now := t.in.opts.Clock()
 	id := t.id()
 	content := t.compose(part, id, now)
@@ -43,7 +44,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	}
 	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), id, now))
 	for i, l := range t.locals {
-		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, InternalDate: now, IgnoreQuota: true}
+		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, Name: t.folder(l), InternalDate: now, IgnoreQuota: true}
 	}
 	mark := t.peer.Trail.Mark()
 	t.tell(part, &delivery)
@@ -57,6 +58,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	t.peer.Trail.Committed(delivery.Trace)
 	t.in.log.Info("message accepted", "trace", id, "from", t.mail.From.String(), "recipients", len(t.rcpts),
 		"local", len(t.locals), "remote", len(t.remotes), "size", content.Size(), "remote_address", t.peer.Remote.Addr())
+	t.countSent()
 	t.notify(ctx, id, now, content, part)
 	return Receipt{TraceID: id, Queue: done.Queue, Local: len(t.locals), Remote: len(t.remotes)}, nil
 }

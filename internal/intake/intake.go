@@ -102,6 +102,7 @@ type Options struct {
 	SpoolDir  string                // for messages too large for memory; os.TempDir() when empty
 	Trace     *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
 	Notifier  Notifier              // makes delivery status notifications of success; none are made when nil
+	Surge     Surge                 // notices mail bombs; nobody does when nil
 	Clock     func() time.Time      // time.Now when nil
 	IDs       func() string         // trace ids; ULIDs when nil
 	Free      func() (int64, error) // free octets where mail is kept; those of SpoolDir when nil

@@ -51,8 +51,11 @@ func (t *Transaction) tell(part *message.Part, d *store.Delivery) {
 // mailboxStep tells of a copy in a mailbox here.
 func mailboxStep(l local) trace.Step {
 	step := trace.Step{Kind: trace.Mailbox, Outcome: trace.Delivered, Address: l.address, Data: []trace.Pair{{Name: trace.Folder, Value: string(l.role)}}}
-	if l.role == store.RoleJunk {
+	switch l.role {
+	case store.RoleJunk:
 		step.Outcome = trace.Junked
+	case store.RoleSurge:
+		step.Reason = "surplus of a mail bomb"
 	}
 	return step
 }

@@ -45,9 +45,10 @@ type recipient struct {
 
 // local is one mailbox that gets a copy.
 type local struct {
-	account store.AccountID
-	role    store.Role
-	address string // of the account
+	language string // of the account
+	account  store.AccountID
+	role     store.Role
+	address  string // of the account
 }
 
 // Begin starts a transaction. Abort ends it in any case, Commit too.
@@ -110,7 +111,7 @@ func (t *Transaction) directoryFailed(err error, a address.Address) *smtp.Reply 
 
 // Rcpt holds the rules for one recipient. Refusals: 503 out of order, 452 4.5.3 too many, 550 5.7.1 no relaying, 550
 // 5.1.1 no such mailbox, 550 5.2.1 suspended, 452 4.2.2 over quota, 552 5.2.2 larger than the whole quota, 553 5.6.7 needs
-// SMTPUTF8, 550 5.7.17 and 5.7.18 another owner than asked for, 451 4.3.0 the directory or the store failed.
+// SMTPUTF8, 550 5.7.17 and 5.7.18 another owner than asked for, 451 4.2.1 a mail bomb, 451 4.3.0 the directory or the store failed.
 func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 	if !t.begun || t.spool != nil {
 		return replyOrder
@@ -130,7 +131,9 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 		if refusal := t.validSince(r.To, route, r.ValidSince.Since); refusal != nil {
 			return refusal
 		}
-		err = t.quota(ctx, route)
+		if err = t.quota(ctx, route); err == nil {
+			err = t.surplus(ctx, r.To, route)
+		}
 	case directory.NotLocal:
 		if err = t.mayRelay(&r); err == nil {
 			err = t.suppressed(ctx, &r)
@@ -253,7 +256,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 			}
 			mailbox := target.Account.Address.String()
 			t.tellRoute(r.To.String(), mailbox, routing.Sender{})
-			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox})
+			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox, language: target.Account.Language})
 			continue
 		}
 		t.tellRoute(r.To.String(), target.Remote.String(), target.Sender)

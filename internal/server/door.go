@@ -17,6 +17,7 @@ import (
 	"waxwing/internal/guard/dnslist"
 	"waxwing/internal/guard/greylist"
 	"waxwing/internal/guard/stranger"
+	"waxwing/internal/guard/surge"
 	"waxwing/internal/telemetry"
 )
 
@@ -27,6 +28,7 @@ type door struct {
 	contacts *contacts.Book
 	judge    *stranger.Door
 	probing  *stranger.Probing
+	surge    *surge.Watch
 }
 
 // newDoor makes it. It asks the settings each time, so that a change takes effect at once.
@@ -57,7 +59,19 @@ func (s *Server) newDoor(resolver *dns.Resolver) {
 			}
 		},
 	})
-	s.reg.MustRegister(asked, offLists{d.lists})
+	surges := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_mail_bombs_total", Help: "Mail bombs against mailboxes that began, by what they are made of."}, []string{"kind"})
+	teller := &surgeTeller{
+		notices: notices{store: st, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now}, log: s.log.With("part", "surge"),
+		count: func(kind string) { surges.WithLabelValues(kind).Inc() },
+	}
+	d.surge = surge.New(surge.Options{
+		Store: st, Contacts: d.contacts, Logger: log, Happened: teller.happened,
+		Policy: func() surge.Policy {
+			set := settings()
+			return surge.Policy{Action: surge.Action(set.SurgeAction), Least: set.SurgeLeast, Factor: set.SurgeFactor}
+		},
+	})
+	s.reg.MustRegister(asked, surges, offLists{d.lists})
 	s.parts.door = d
 }
 
@@ -92,6 +106,7 @@ func (s *Server) runDoor() {
 	s.goBackground(d.lists.Run)
 	s.goBackground(d.grey.Run)
 	s.goBackground(d.contacts.Run)
+	s.goBackground(d.surge.Run)
 }
 
 // close writes what the last sessions have brought.
@@ -99,7 +114,7 @@ func (d *door) close() error {
 	d.lists.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(d.grey.Flush(ctx), d.contacts.Flush(ctx))
+	return errors.Join(d.grey.Flush(ctx), d.contacts.Flush(ctx), d.surge.Flush(ctx))
 }
 
 // DNSLists is what is known of the DNS lists in use.

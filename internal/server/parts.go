@@ -74,7 +74,7 @@ func (s *Server) build(_ context.Context) error {
 	s.registerNodes()
 	registerQueue(s.reg, s.state.Store.QueueCounts, time.Now)
 	s.parts.quotas = &quotaWarner{
-		store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now, log: s.log.With("part", "quota"),
+		notices: notices{store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now}, log: s.log.With("part", "quota"),
 		told: func(level int64) { m.quota.WithLabelValues(strconv.FormatInt(level, 10)).Inc() },
 	}
 	checker, err := auth.New(s.state.Directory, auth.Options{
@@ -84,11 +84,15 @@ func (s *Server) build(_ context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.parts.resolver, err = newResolver(s.cfg, s.log); err != nil {
+		return err
+	}
+	s.newDoor(s.parts.resolver)
 	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Logger: s.log.With("part", "routing")})
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: router,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
-		Suppressed: s.suppressed,
+		Suppressed: s.suppressed, Surge: s.parts.door.surge,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),
 		},
@@ -99,7 +103,6 @@ func (s *Server) build(_ context.Context) error {
 	if err := s.buildOutbound(in, m); err != nil {
 		return err
 	}
-	s.newDoor(s.parts.resolver)
 	door := s.buildGuard(m)
 	limits := s.cfg.Limits
 	s.parts.smtp = smtpserver.New(smtpserver.Options{
@@ -135,16 +138,11 @@ func loopbackOnly(cfg *config.Config) func(netip.Addr) bool {
 
 // buildOutbound makes the way out: resolver, transport and queue.
 func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
-	resolver, err := newResolver(s.cfg, s.log)
-	if err != nil {
-		return err
-	}
-	s.parts.resolver = resolver
 	options, err := transportOptions(s.cfg)
 	if err != nil {
 		return err
 	}
-	options.Resolver, options.Logger = resolver, s.log.With("part", "transport")
+	options.Resolver, options.Logger = s.parts.resolver, s.log.With("part", "transport")
 	options.IsSelf = s.isSelf
 	if err := s.buildPolicies(&options); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"waxwing/internal/address"
 	"waxwing/internal/config"
-	"waxwing/internal/digest"
 	"waxwing/internal/directory"
-	"waxwing/internal/message"
 	"waxwing/internal/store"
 )
 
@@ -23,12 +19,9 @@ const quotaEvery = time.Minute
 // quotaWarner tells people that their mailbox, or the mailboxes of their domain, will be full soon: once for each level that
 // is reached, by a message into their INBOX.
 type quotaWarner struct {
-	store    *store.Store
-	dir      *directory.Directory
-	hostname string
-	clock    func() time.Time
-	log      *slog.Logger
-	told     func(level int64) // counts
+	notices
+	log  *slog.Logger
+	told func(level int64) // counts
 }
 
 // run looks for crossings until ctx ends.
@@ -76,19 +69,7 @@ func (w *quotaWarner) tell(ctx context.Context, n store.QuotaNotice) error {
 	if err != nil {
 		return err
 	}
-	raw, err := w.compose(a, n)
-	if err != nil {
-		return fmt.Errorf("warning of the quota of %s: %w", a.Address, err)
-	}
-	content := bytes.NewReader(raw)
-	part, err := message.Parse(content, content.Size(), message.DefaultLimits)
-	if err != nil {
-		return fmt.Errorf("warning of the quota of %s: %w", a.Address, err)
-	}
-	_, err = w.store.Deliver(ctx, store.Delivery{
-		Content: content, Summary: digest.Make(part, content, content.Size()),
-		Local: []store.NewEntry{{Account: a.ID, Role: store.RoleInbox, InternalDate: w.clock(), IgnoreQuota: true}},
-	})
+	err = w.deliver(ctx, a, w.words(a, n))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -106,25 +87,11 @@ func (w *quotaWarner) reader(ctx context.Context, n store.QuotaNotice) (director
 	if n.Domain == "" {
 		return w.dir.AccountByID(ctx, n.Account)
 	}
-	to, err := address.Parse("postmaster@" + n.Domain)
-	if err != nil {
-		return directory.Account{}, err
-	}
-	res, err := w.dir.Resolve(ctx, to)
-	if err != nil {
-		return directory.Account{}, err
-	}
-	for _, r := range res.Recipients {
-		if r.Account != nil {
-			return *r.Account, nil
-		}
-	}
-	return directory.Account{}, directory.ErrNotFound
+	return w.postmaster(ctx, n.Domain)
 }
 
-// compose writes the message in the language of its reader.
-func (w *quotaWarner) compose(to directory.Account, n store.QuotaNotice) ([]byte, error) {
-	b := message.NewBuilder()
+// words are the message in the language of its reader.
+func (w *quotaWarner) words(to directory.Account, n store.QuotaNotice) notice {
 	words := quotaEnglish
 	if to.Language == "zh" {
 		words = quotaChinese
@@ -140,15 +107,10 @@ func (w *quotaWarner) compose(to directory.Account, n store.QuotaNotice) ([]byte
 	if u := n.Usage; u.QuotaMessages > 0 {
 		use = append(use, fmt.Sprintf(words.messages, u.Messages, u.QuotaMessages))
 	}
-	b.Addresses("From", message.Address{Name: words.from, Local: "postmaster", Domain: to.Address.Domain})
-	b.Addresses("To", message.Address{Name: to.Name, Local: to.Address.Local, Domain: to.Address.Domain})
-	b.Text("Subject", fmt.Sprintf(subject, n.Level))
-	b.Date(w.clock())
-	b.MessageID(w.hostname)
-	b.Raw("Auto-Submitted", "auto-generated") // RFC 3834, section 5
-	b.Raw("Content-Language", words.language)
-	b.Body(message.PlainText(what + "\n" + strings.Join(use, "\n") + "\n\n" + words.advice + "\n"))
-	return b.Bytes()
+	return notice{
+		language: words.language, from: words.from, subject: fmt.Sprintf(subject, n.Level),
+		text: what + "\n" + strings.Join(use, "\n") + "\n\n" + words.advice + "\n",
+	}
 }
 
 // quotaWords are the words of a warning in one language.

@@ -41,7 +41,7 @@ func TestPeopleAreToldOnceThatTheirQuotaIsUsedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	var levels []int64
-	w := &quotaWarner{store: s, dir: dir, hostname: "mx.example.test", clock: time.Now, log: discard, told: func(l int64) { levels = append(levels, l) }}
+	w := &quotaWarner{notices: notices{store: s, dir: dir, hostname: "mx.example.test", clock: time.Now}, log: discard, told: func(l int64) { levels = append(levels, l) }}
 	fill := func(a directory.Account, n, size int) {
 		t.Helper()
 		in, err := s.Mailbox(ctx, a.ID, "INBOX")

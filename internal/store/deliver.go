@@ -200,10 +200,21 @@ func (w *work) target(tx *Tx, e *NewEntry) (*workBox, error) {
 	if !ok {
 		return nil, fmt.Errorf("role %q: %w", role, ErrNotFound)
 	}
+	if e.Name != "" {
+		clean, err := CleanName(e.Name)
+		if err != nil {
+			return nil, err
+		}
+		name = clean
+	}
 	if id, ok := w.tree.byName[name]; ok {
 		return w.assignRole(tx, id, role)
 	}
-	return w.create(tx, name, role)
+	b, err := w.create(tx, name, role)
+	if err == nil && e.Name != "" { // people are to find it
+		err = w.subscribe(tx, name, true)
+	}
+	return b, err
 }
 
 // assignRole gives a role to a mailbox that has its name but none: the user made it with a client that knows no roles. One

@@ -27,6 +27,7 @@ var DefaultMailboxes = []MailboxSpec{
 // roleNames are the names under which a delivery makes a mailbox for a role that the account lacks.
 var roleNames = map[Role]string{
 	RoleInbox: inbox, RoleDrafts: "Drafts", RoleSent: "Sent", RoleTrash: "Trash", RoleJunk: "Junk", RoleArchive: "Archive",
+	RoleSurge: "Surge",
 }
 
 // Mailboxes returns the mailboxes of an account, sorted by name.

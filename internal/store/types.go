@@ -39,6 +39,7 @@ const (
 	RoleTrash   Role = "trash"
 	RoleJunk    Role = "junk"
 	RoleArchive Role = "archive"
+	RoleSurge   Role = "surge" // surplus of mail bombs; of this server alone, and unknown to mail programs
 )
 
 // Errors that callers act on. Everything else is a failure of the store itself: answer 4xx or NO and log it.
@@ -106,6 +107,7 @@ type NewEntry struct {
 	Account      AccountID
 	Mailbox      MailboxID // 0: the mailbox with the Role; it is made when the account lacks it
 	Role         Role
+	Name         string // of a mailbox that is made for the role; "": a name of the store's own
 	Flags        Flags
 	Keywords     []string
 	InternalDate time.Time
