@@ -55,6 +55,7 @@ var settingWords = map[string]string{
 	"surge.folder":                 "存放邮件轰炸中多出邮件的文件夹的名称",
 	"surge.folder_zh":              "同上，用于语言为中文的账号",
 	"surge.least":                  "十分钟内来自陌生人的邮件不超过多少封时，无论平常多少都不算激增：5 至 100000",
+	"submission.encoding":          "用户发往其他服务器的邮件的形式：as-is（保持原样）或 ascii（收下时即对 8 位部分进行传输编码，已签名的除外）",
 	"undelete.days":                "管理员可恢复已删除邮件的天数；0 为立即删除",
 	"undelete.erase_days":          "不可再恢复的邮件在多少天之内从磁盘上抹去：1 至 365",
 }

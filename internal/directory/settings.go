@@ -31,6 +31,7 @@ type Settings struct {
 	RecipientDomains    int    // different ones among them; 0: no limit
 	HoldDays            int    // for which users may have a message held back (RFC 4865); 0: not at all
 	Priority            int    // highest that users may ask for (RFC 6710)
+	SubmissionEncoding  string // of users' messages for other servers: "as-is" or "ascii"
 	QuotaBytes          int64  // of a new account that says nothing else; 0: none
 	QuotaMessages       int64  // the same
 	SubaddressSeparator string // one character; RFC 5233
@@ -217,6 +218,9 @@ var generalDefs = []settingDef{
 	{"trace.subjects", "what traces have of subjects: off, hash (equal subjects are seen to be equal) or full", func(s *Settings) any { return &s.TraceSubjects }, func(s *Settings) string {
 		return allowed(s.TraceSubjects == "off" || s.TraceSubjects == "hash" || s.TraceSubjects == "full", "off, hash or full")
 	}},
+	{"submission.encoding", "form of users' messages for other servers: as-is, or ascii (8-bit parts get a transfer encoding when they come in, unless they are signed)", func(s *Settings) any { return &s.SubmissionEncoding }, func(s *Settings) string {
+		return allowed(s.SubmissionEncoding == "as-is" || s.SubmissionEncoding == "ascii", "as-is or ascii")
+	}},
 	{"undelete.days", "days for which an administrator can restore what was deleted; 0: it goes at once", func(s *Settings) any { return &s.UndeleteDays }, func(s *Settings) string { return someDays(s.UndeleteDays) }},
 	{"undelete.erase_days", "days within which what can't be restored any more is overwritten on the disk: 1 to 365", func(s *Settings) any { return &s.EraseDays }, func(s *Settings) string {
 		return allowed(s.EraseDays >= 1 && s.EraseDays <= 365, "1 to 365")
@@ -249,7 +253,7 @@ func (s Settings) Policy() store.Policy {
 // DefaultSettings are the settings of a new server.
 func DefaultSettings() Settings {
 	return Settings{
-		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
+		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, SubmissionEncoding: "as-is", QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		SuppressFailures: 3, SuppressDays: 30, SuppressForDays: 90,
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",

@@ -63,40 +63,6 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	return Receipt{TraceID: id, Queue: done.Queue, Local: len(t.locals), Remote: len(t.remotes)}, nil
 }
 
-// parse parses the spooled message, and makes one that was declared binary fit for storing.
-func (t *Transaction) parse() (*message.Part, error) {
-	limits := message.DefaultLimits
-	limits.HeaderBytes = t.in.limits.HeaderBytes
-	part, err := message.Parse(t.spool, t.spool.size, limits)
-	if err != nil {
-		t.in.log.Error("spooled message can't be read", "error", err)
-		return nil, replyStore
-	}
-	binary := t.mail.Body == smtp.BodyBinary
-	if t.spool.seen.clean() && !(binary && t.spool.seen.nul) {
-		if t.spool.seen.longest <= t.in.limits.Line {
-			return part, nil
-		}
-		if !binary {
-			return nil, smtp.Errorf(554, "5.6.0", "a line has more than %d octets", t.in.limits.Line)
-		}
-	}
-	if !binary { // the sessions refuse it already; nothing bare is ever stored or sent on
-		return nil, smtp.Errorf(554, "5.6.0", "bare CR or LF in the message")
-	}
-	text, err := t.reencode(part)
-	if err != nil {
-		return nil, err
-	}
-	t.spool.free()
-	t.spool = text
-	if part, err = message.Parse(t.spool, t.spool.size, limits); err != nil {
-		t.in.log.Error("re-encoded message can't be read", "error", err)
-		return nil, replyStore
-	}
-	return part, nil
-}
-
 // queueMessage makes the row for the remote recipients, nil without any.
 func (t *Transaction) queueMessage(part *message.Part, size int64, id string, now time.Time) *store.QueueMessage {
 	if len(t.remotes) == 0 {
@@ -110,7 +76,7 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 		m.Account = t.peer.Identity.Account
 	}
 	// What the next server must be able to take is what the message is, not what the sender said.
-	if t.spool.seen.eight || m.UTF8 {
+	if t.spool.seen.Facts().Eight() || m.UTF8 {
 		m.Body = string(smtp.Body8Bit)
 	}
 	t.applyTerms(m)

@@ -271,8 +271,8 @@ func TestSpoolKeepsEveryOctet(t *testing.T) {
 func compareSpool(t *testing.T, name string, sp *Spool, want string) {
 	t.Helper()
 	defer sp.free()
-	if sp.Size() != int64(len(want)) || !sp.seen.clean() {
-		t.Errorf("%s: %d octets, clean %v", name, sp.Size(), sp.seen.clean())
+	if sp.Size() != int64(len(want)) || sp.seen.Facts().Bare {
+		t.Errorf("%s: %d octets, bare %v", name, sp.Size(), sp.seen.Facts().Bare)
 	}
 	got, err := io.ReadAll(io.NewSectionReader(sp, 0, sp.Size()))
 	if err != nil || string(got) != want {

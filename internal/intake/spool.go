@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"sync"
 
+	"waxwing/internal/message/convert"
 	"waxwing/internal/smtp"
 )
 
@@ -33,7 +33,7 @@ type Spool struct {
 	size   int64
 	chunks []*chunk // all of the message, when file is nil
 	file   *os.File
-	seen   census
+	seen   convert.Scanner
 	err    error
 }
 
@@ -144,7 +144,7 @@ func (s *Spool) admit(n int64) bool {
 // took counts octets that are in place.
 func (s *Spool) took(p []byte) {
 	s.size += int64(len(p))
-	s.seen.add(p)
+	_, _ = s.seen.Write(p) // never fails
 }
 
 func (s *Spool) writeFile(p []byte) int {
@@ -237,54 +237,6 @@ func (s *Spool) free() {
 }
 
 var errSpoolClosed = errors.New("intake: spool is closed")
-
-// census looks at the octets of a message as they pass: what its lines are like.
-type census struct {
-	bare    bool  // a CR or LF alone
-	nul     bool  // a NUL octet
-	eight   bool  // an octet above 127
-	cr      bool  // the last octet was a CR
-	line    int64 // octets of the line that is not ended yet
-	longest int64 // octets of the longest line, without its end
-}
-
-func (c *census) add(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	c.nul = c.nul || bytes.IndexByte(p, 0) >= 0
-	c.eight = c.eight || !isASCII(p)
-	if c.cr && p[0] != '\n' {
-		c.bare = true
-	}
-	for {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			break
-		}
-		line := p[:i]
-		if i > 0 && line[i-1] == '\r' {
-			line = line[:i-1]
-		} else if i > 0 || !c.cr {
-			c.bare = true
-		}
-		c.bare = c.bare || bytes.IndexByte(line, '\r') >= 0
-		c.longest = max(c.longest, c.line+int64(len(line)))
-		c.line, c.cr = 0, false
-		p = p[i+1:]
-	}
-	if len(p) == 0 {
-		return
-	}
-	last := len(p) - 1
-	c.cr = p[last] == '\r'
-	c.bare = c.bare || bytes.IndexByte(p[:last], '\r') >= 0
-	c.line += int64(len(p))
-	c.longest = max(c.longest, c.line)
-}
-
-// clean tells whether all line ends are CRLF.
-func (c *census) clean() bool { return !c.bare && !c.cr }
 
 func isASCII(p []byte) bool {
 	for len(p) >= 8 {

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"waxwing/internal/message"
+	"waxwing/internal/message/convert"
 )
 
 // smallContent is the size up to which a message is read into memory once, for all looks at it.
@@ -21,17 +24,10 @@ type content struct {
 	r     io.ReaderAt
 	size  int64
 	buf   *bytes.Buffer // pooled, holds a small message
-	facts facts
-}
+	facts convert.Facts
 
-// facts decide what a server must be able to take.
-type facts struct {
-	eightHeader bool // octets over 127 in the header of the message
-	eightBody   bool // and in its body
-	bare        bool // CR or LF outside of CRLF
-	nul         bool
-	long        bool // a line of more than 998 octets: RFC 5322, section 2.1.1
-	crlf        bool // the last line is ended
+	encoded   *convert.Edited // for servers that need it
+	encodedTo convert.Target
 }
 
 // errContent marks a failure to read the stored message: no fault of any server.
@@ -53,11 +49,11 @@ func openContent(m *Message) (*content, *failure) {
 		}
 		c.r = bytes.NewReader(c.buf.Bytes())
 	}
-	var s scanner
-	if err := c.each(s.scan); err != nil {
+	var s convert.Scanner
+	if err := c.each(func(b []byte) { _, _ = s.Write(b) }); err != nil { // a Scanner never fails
 		return c, contentFailure(err)
 	}
-	c.facts = s.result()
+	c.facts = s.Facts()
 	return c, nil
 }
 
@@ -100,97 +96,13 @@ func (c *content) each(fn func([]byte)) error {
 	return nil
 }
 
-// scanner finds the facts of a message that comes in windows.
-type scanner struct {
-	f    facts
-	body bool
-	line int // octets in the line so far
-	cr   bool
-	any  bool
+// signed tells a header that has a DKIM signature: it covers the body as it is.
+func (c *content) signed() bool {
+	head := make([]byte, min(c.size, signedLook))
+	n, _ := c.r.ReadAt(head, 0) // what can't be read fails where it is sent
+	header, _ := message.ParseHeader(head[:n])
+	return header.Has("DKIM-Signature")
 }
 
-func (s *scanner) scan(b []byte) {
-	for i := 0; i < len(b); {
-		if !s.cr { // the inside of a line goes fast
-			n := bytes.IndexByte(b[i:], '\n')
-			seg := b[i:]
-			if n >= 0 {
-				seg = seg[:n]
-			}
-			if len(seg) > 1 && bytes.IndexByte(seg[:len(seg)-1], '\r') < 0 {
-				s.octets(seg[:len(seg)-1])
-				i += len(seg) - 1
-			}
-		}
-		s.octet(b[i])
-		i++
-	}
-}
-
-// octets takes in a run without CR and LF.
-func (s *scanner) octets(b []byte) {
-	var or byte
-	for _, c := range b {
-		or |= c
-	}
-	if or >= 0x80 {
-		s.eight()
-	}
-	if !s.f.nul && bytes.IndexByte(b, 0) >= 0 {
-		s.f.nul = true
-	}
-	s.line += len(b)
-	s.any = true
-	if s.line > 998 {
-		s.f.long = true
-	}
-}
-
-func (s *scanner) eight() {
-	if s.body {
-		s.f.eightBody = true
-	} else {
-		s.f.eightHeader = true
-	}
-}
-
-func (s *scanner) octet(c byte) {
-	s.any = true
-	if s.cr {
-		s.cr = false
-		if c == '\n' {
-			if s.line == 0 {
-				s.body = true
-			}
-			s.line = 0
-			s.f.crlf = true
-			return
-		}
-		s.f.bare = true
-	}
-	s.f.crlf = false
-	switch {
-	case c == '\r':
-		s.cr = true
-		return
-	case c == '\n':
-		s.f.bare = true
-	case c == 0:
-		s.f.nul = true
-	case c >= 0x80:
-		s.eight()
-	}
-	if s.line++; s.line > 998 {
-		s.f.long = true
-	}
-}
-
-func (s *scanner) result() facts {
-	if s.cr {
-		s.f.bare = true
-	}
-	if !s.any {
-		s.f.crlf = true
-	}
-	return s.f
-}
+// signedLook is how much of a header is looked through for signatures, which stand at its beginning.
+const signedLook = 64 << 10

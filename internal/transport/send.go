@@ -79,40 +79,20 @@ func (s *session) prepare(d *delivery) (*envelope, *failure) {
 	if f := s.inTime(m); f != nil {
 		return nil, f
 	}
-	eight := c.facts.eightHeader || c.facts.eightBody || c.facts.nul
-	body := smtp.Body7Bit
-	if eight {
-		body = smtp.Body8Bit
+	body, f := s.form(d, env)
+	if f != nil {
+		return nil, f
 	}
-	switch {
-	case c.facts.bare && m.Body != smtp.BodyBinary:
-		return nil, permanently("MAIL", 6, 0, "the message holds CR or LF outside of line ends")
-	case c.facts.bare && s.ext.binary && s.ext.chunking:
-		env.bdat, body = true, smtp.BodyBinary
-	case c.facts.bare, eight && !s.ext.eightBit:
-		open, err := downgrade(c)
-		if err != nil {
-			return nil, convertFailure(err)
-		}
-		env.body, body = open, smtp.Body7Bit
-	case s.ext.chunking && c.size >= chunkFrom && c.facts.crlf:
-		env.bdat = true
+	if s.ext.sized && s.ext.size > 0 && env.size > s.ext.size {
+		return nil, permanently("MAIL", 3, 4, "the message has %d octets as the server takes it, and the server takes %d", env.size, s.ext.size)
 	}
 	return env, s.addressees(d, env, body)
-}
-
-func convertFailure(err error) *failure {
-	var local errContent
-	if errors.As(err, &local) {
-		return contentFailure(local.error)
-	}
-	return permanently("MAIL", 6, 3, "the server takes no 8-bit mail, and %v", err)
 }
 
 // addressees writes the MAIL and RCPT commands. RFC 6531, section 3.5: what needs SMTPUTF8 goes only to a server with it.
 func (s *session) addressees(d *delivery, env *envelope, body smtp.BodyType) *failure {
 	m := d.m
-	whole := !ascii(m.From) || (m.UTF8 && d.content.facts.eightHeader)
+	whole := !ascii(m.From) || (m.UTF8 && d.content.facts.EightHeader)
 	if whole && !s.ext.utf8 {
 		return permanently("MAIL", 6, 7, "the message needs internationalized mail (SMTPUTF8), which the server does not take")
 	}

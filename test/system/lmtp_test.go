@@ -50,7 +50,11 @@ func TestPostfixDeliversByLMTP(t *testing.T) {
 			}
 			address, next := rig.Loopback(ports[0]), fmt.Sprintf("lmtp:inet:[127.0.0.1]:%d", ports[0])
 			if kind == "socket" {
-				socket := filepath.Join(publicTempDir(t), "lmtp")
+				dir := publicTempDir(t)
+				if err := os.Chmod(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				socket := filepath.Join(dir, "lmtp")
 				address, next = "unix:"+socket, "lmtp:unix:"+socket
 			}
 			n := node(t, rig.WaxwingOptions{Edit: func(toml string) string {
