@@ -41,6 +41,7 @@ var settingWords = map[string]string{
 	"srs.domain":                   "转发外来邮件时发件人所用的本机域名；空为转发地址自己的域名",
 	"scrub.rate":                   "后台反复读取全部邮件以发现损坏的速度，字节每秒；0 为不进行",
 	"tls.policies":                 "按收件人的域规定到其他服务器的连接须如何保护：形如 `bank.example dane-only` 的条目，以分号分隔（见 `waxwing tls policy`）",
+	"tls.reports":                  "是否每天向索取报告的域发送与其服务器之间的 TLS 报告（RFC 8460）：on 或 off",
 	"trace.days":                   "每封邮件去向记录的保留天数；0：永久",
 	"trace.subjects":               "去向记录中保存的主题：off（不保存）、hash（只能看出主题是否相同）或 full（全文）",
 	"stranger.dns_lists":           "DNS 阻止和允许名单，写法同 `waxwing dnslist`；默认不查询任何名单",

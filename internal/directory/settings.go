@@ -55,6 +55,7 @@ type Settings struct {
 
 	ScrubRate int64 // octets a second that the scrub reads; 0: none
 
+	TLSReports  string // "on" or "off": other domains get reports about TLS
 	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
 
 	SRSDomain string // of rewritten senders; "": that of the address that forwards
@@ -214,6 +215,9 @@ var generalDefs = []settingDef{
 		_, err := tlspolicy.Parse(s.TLSPolicies)
 		return allowed(err == nil, "entries of a domain and a level (auto, none, may, encrypt, verify, secure, dane, dane-only), separated by ;")
 	}},
+	{"tls.reports", "whether domains that ask for it get a daily report about TLS with their servers (RFC 8460): on or off", func(s *Settings) any { return &s.TLSReports }, func(s *Settings) string {
+		return allowed(s.TLSReports == "on" || s.TLSReports == "off", "on or off")
+	}},
 	{"trace.days", "days for which it is kept what became of each message; 0: for ever", func(s *Settings) any { return &s.TraceDays }, func(s *Settings) string { return someDays(s.TraceDays) }},
 	{"trace.subjects", "what traces have of subjects: off, hash (equal subjects are seen to be equal) or full", func(s *Settings) any { return &s.TraceSubjects }, func(s *Settings) string {
 		return allowed(s.TraceSubjects == "off" || s.TraceSubjects == "hash" || s.TraceSubjects == "full", "off, hash or full")
@@ -256,7 +260,7 @@ func DefaultSettings() Settings {
 		MessageSize: 50 << 20, Recipients: 1000, HoldDays: 30, Priority: 3, SubmissionEncoding: "as-is", QuotaBytes: 10 << 30, SubaddressSeparator: "+", Language: "en",
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		SuppressFailures: 3, SuppressDays: 30, SuppressForDays: 90,
-		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
+		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TLSReports: "on", SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
 		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 		Stranger: defaultStranger,
 	}

@@ -29,6 +29,7 @@ import (
 	"waxwing/internal/trace"
 	"waxwing/internal/transport"
 	"waxwing/internal/transport/sts"
+	"waxwing/internal/transport/tlsreport"
 )
 
 // parts are what the server is made of above the store.
@@ -40,6 +41,7 @@ type parts struct {
 	pop3     *pop3server.Server
 	quotas   *quotaWarner
 	sts      *sts.Policies
+	reports  *tlsreport.Reporter
 	trace    *trace.Recorder
 	door     *door
 
@@ -144,7 +146,7 @@ func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
 	}
 	options.Resolver, options.Logger = s.parts.resolver, s.log.With("part", "transport")
 	options.IsSelf = s.isSelf
-	if err := s.buildPolicies(&options); err != nil {
+	if err := s.buildPolicies(&options, in); err != nil {
 		return err
 	}
 	out, err := transport.New(options)

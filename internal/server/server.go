@@ -164,6 +164,7 @@ func (s *Server) start() error {
 	s.goBackground(s.runEvictor)
 	s.runDoor()
 	s.goBackground(s.parts.sts.Run)
+	s.goBackground(s.parts.reports.Run)
 	for _, l := range s.listening {
 		s.serve(l)
 	}

@@ -27,7 +27,6 @@ type STSPolicy struct {
 	mtasts.Policy
 	Found   bool
 	Problem string // why a policy that the domain announces could not be had: a result type of RFC 8460, section 4.3
-	Detail  string // for people
 }
 
 // plan is what is known of a destination before its hosts are looked at.
@@ -51,7 +50,7 @@ type demand struct {
 	sni   string
 
 	needs  smtp.TLSNeed
-	report policyKey // what an Outcome says of the policy
+	report PolicyKey // what an Outcome says of the policy
 	pkix   bool      // a certificate that isn't valid is a failure to report, though it may decide nothing
 }
 
@@ -140,14 +139,14 @@ func (t *Transport) judge(ctx context.Context, p *plan, h host, where dns.Answer
 	}
 	if p.entry.Level == tlspolicy.DANEOnly {
 		f := temporarily("policy", 7, 5, "%s has no usable TLSA records, which tls.policies demands for %s", h.name, p.domain)
-		t.tell(Outcome{policyKey: policyKey{Type: TypeTLSA}, Domain: p.domain, Host: h.name, Failure: "dane-required"}, f)
+		t.tell(Outcome{PolicyKey: PolicyKey{Type: TypeTLSA}, Domain: p.domain, Host: h.name, Failure: "dane-required"})
 		return nil, f
 	}
 	if p.sts.Found && p.sts.Mode != mtasts.None {
 		return t.sts(p, h)
 	}
 	if p.sts.Problem != "" {
-		t.tell(Outcome{policyKey: policyKey{Type: TypeSTS}, Domain: p.domain, Host: h.name, Failure: p.sts.Problem, Detail: p.sts.Detail}, nil)
+		t.tell(Outcome{PolicyKey: PolicyKey{Type: TypeSTS}, Domain: p.domain, Host: h.name, Failure: p.sts.Problem})
 	}
 	return opportunistic(false), nil
 }
@@ -162,15 +161,15 @@ func opportunistic(asked bool) *demand {
 
 // sts holds a host to the MTA-STS policy of its domain (RFC 8461, sections 4 and 5).
 func (t *Transport) sts(p *plan, h host) (*demand, *failure) {
-	key := policyKey{Type: TypeSTS, Strings: strings.Join(p.sts.Lines(), "\n"), Hosts: strings.Join(p.sts.MX, "\n")}
+	key := PolicyKey{Type: TypeSTS, Strings: strings.Join(p.sts.Lines(), "\n"), Hosts: strings.Join(p.sts.MX, "\n")}
 	enforced := p.sts.Mode == mtasts.Enforce
 	if !p.sts.Match(h.name) {
 		f := temporarily("policy", 7, 0, "the MTA-STS policy of %s does not name its server %s", p.domain, h.name)
-		t.tell(Outcome{policyKey: key, Domain: p.domain, Host: h.name, Failure: failValidation, Code: "mx-mismatch"}, f)
+		t.tell(Outcome{PolicyKey: key, Domain: p.domain, Host: h.name, Failure: failValidation, Code: "mx-mismatch"})
 		if enforced {
 			return nil, f
 		}
-		return &demand{policy: "mta-sts testing", plain: true, report: policyKey{}}, nil // it was told already
+		return &demand{policy: "mta-sts testing", plain: true, report: PolicyKey{}}, nil // it was told already
 	}
 	if !enforced {
 		return &demand{policy: "mta-sts testing", plain: true, report: key, pkix: true}, nil
@@ -203,11 +202,11 @@ func (t *Transport) dane(ctx context.Context, p *plan, h host, where dns.Answer)
 
 func (t *Transport) byRecords(p *plan, h host, base string, records []dns.TLSA) (*demand, *failure) {
 	set := dane.New(records)
-	key := policyKey{Type: TypeTLSA, Strings: presentation(records), Hosts: h.name}
+	key := PolicyKey{Type: TypeTLSA, Strings: presentation(records), Hosts: h.name}
 	if !set.Usable() {
 		if p.entry.Level == tlspolicy.DANEOnly {
 			f := temporarily("policy", 7, 5, "%s has no usable TLSA records, which tls.policies demands for %s", h.name, p.domain)
-			t.tell(Outcome{policyKey: key, Domain: p.domain, Host: h.name, Failure: "tlsa-invalid"}, f)
+			t.tell(Outcome{PolicyKey: key, Domain: p.domain, Host: h.name, Failure: "tlsa-invalid"})
 			return nil, f
 		}
 		return &demand{policy: "dane (no usable record: encrypt)", sni: base, report: key}, nil
@@ -249,7 +248,7 @@ func (t *Transport) lookupFailed(p *plan, h host, what string, err error) *failu
 	f := temporarily("policy", 7, 5, "%s can't be looked up: %v", what, err)
 	f.unreachable = true
 	if errors.Is(err, dns.ErrBogus) {
-		t.tell(Outcome{policyKey: policyKey{Type: TypeTLSA}, Domain: p.domain, Host: h.name, Failure: "dnssec-invalid"}, f)
+		t.tell(Outcome{PolicyKey: PolicyKey{Type: TypeTLSA}, Domain: p.domain, Host: h.name, Failure: "dnssec-invalid"})
 	}
 	return f
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"waxwing/internal/dane"
 )
@@ -22,52 +23,59 @@ const (
 	failStartTLS   = "starttls-not-supported"
 )
 
-// policyKey is the policy that a session was held to. Lists are joined by line ends, so that it can be a key.
-type policyKey struct {
+// PolicyKey is the policy that a session was held to. Lists are joined by line ends, so that it can be a key.
+type PolicyKey struct {
 	Type    string // "": nothing is reported
 	Strings string
 	Hosts   string
 }
 
-var noPolicy = policyKey{Type: TypeNone}
+var noPolicy = PolicyKey{Type: TypeNone}
 
 // Outcome is what came of one TLS session, or of the attempt at one, for the reports of RFC 8460.
 type Outcome struct {
-	policyKey
+	PolicyKey
 	Domain  string // of the recipients
 	Host    string
 	IP      netip.Addr
 	Local   netip.Addr
 	Failure string // result type, "" for success
 	Code    string // failure-reason-code
-	Detail  string // additional-information
 }
 
-// tell reports an outcome; f, unless nil, says in words what happened.
-func (t *Transport) tell(o Outcome, f *failure) {
-	if t.opts.Report == nil || o.Type == "" || o.Domain == "" || o.Domain[0] == '[' {
-		return
+// tell reports an outcome. The words of errors stay here: they may say what is no business of another domain.
+func (t *Transport) tell(o Outcome) {
+	if t.opts.Report != nil && o.Type != "" && o.Domain != "" && o.Domain[0] != '[' {
+		o.Strings, o.Hosts = bounded(o.Strings), bounded(o.Hosts)
+		t.opts.Report(o)
 	}
-	if f != nil && o.Detail == "" {
-		o.Detail = f.message
+}
+
+// maxReported bounds what an Outcome says of a policy, in octets.
+const maxReported = 2 << 10
+
+// bounded cuts a list at the end of a line.
+func bounded(list string) string {
+	if len(list) <= maxReported {
+		return list
 	}
-	t.opts.Report(o)
+	return list[:max(0, strings.LastIndexByte(list[:maxReported], '\n'))]
 }
 
 // told reports the outcome of this session; failed is "" for success.
-func (s *session) told(failed string, f *failure) {
-	o := Outcome{policyKey: s.demand.report, Domain: s.domain, Host: s.host.name, IP: s.addr.Addr().Unmap(), Local: s.conn.LocalAddr().Addr().Unmap(), Failure: failed}
-	s.t.tell(o, f)
+func (s *session) told(failed string) {
+	o := Outcome{PolicyKey: s.demand.report, Domain: s.domain, Host: s.host.name, IP: s.addr.Addr().Unmap(), Local: s.conn.LocalAddr().Addr().Unmap(), Failure: failed}
+	s.t.tell(o)
 }
 
 // settled reports how a session that uses TLS came out. A certificate that isn't valid is a failure under a policy that
 // asks for a valid one, even where mail goes on all the same.
 func (s *session) settled() {
 	if s.demand.pkix && s.demand.report.Type == TypeSTS && !s.tls.Verified {
-		s.told(resultType(s.problem), &failure{message: s.tls.Problem})
+		s.told(resultType(s.problem))
 		return
 	}
-	s.told("", nil)
+	s.told("")
 }
 
 // resultType names a failure to accept a certificate as RFC 8460, section 4.3.1, does.

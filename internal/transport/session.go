@@ -147,11 +147,11 @@ func (s *session) begin(ctx context.Context, useTLS bool) *failure {
 		}
 	case required:
 		f := temporarily("STARTTLS", 7, 4, "%s does not offer TLS, which is required for it (%s)", s.host.name, s.demand.policy)
-		s.told(failStartTLS, f)
+		s.told(failStartTLS)
 		return f
 	default:
 		s.tls.Problem = "not offered"
-		s.told(failStartTLS, nil)
+		s.told(failStartTLS)
 	}
 	if s.tls.Used {
 		s.settled()
@@ -206,7 +206,7 @@ func (s *session) startTLS(ctx context.Context, required bool) *failure {
 		if required {
 			f := s.refused("STARTTLS", r)
 			f.permanent, f.enhanced = false, smtp.Enhanced{Class: 4, Subject: 7, Detail: 4} // the message is not to blame
-			s.told(failStartTLS, f)
+			s.told(failStartTLS)
 			return f
 		}
 		s.tls.Problem = "refused: " + r.raw
@@ -261,7 +261,7 @@ func (s *session) handshake(ctx context.Context) *failure {
 	if s.problem != nil && check != nil {
 		err = s.problem
 	}
-	s.told(resultType(err), f)
+	s.told(resultType(err))
 	s.tls = TLSInfo{Policy: s.demand.policy}
 	return f
 }

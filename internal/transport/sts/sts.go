@@ -135,7 +135,7 @@ func (p *Policies) Policy(ctx context.Context, domain string) (transport.STSPoli
 	case fresh.found && now.Before(fresh.row.Expires):
 		return transport.STSPolicy{Policy: fresh.policy, Found: true}, nil
 	case fresh.fail != nil:
-		return transport.STSPolicy{Problem: fresh.fail.kind, Detail: fresh.fail.Error()}, nil
+		return transport.STSPolicy{Problem: fresh.fail.kind}, nil
 	}
 	return transport.STSPolicy{}, nil
 }
