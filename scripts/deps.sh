@@ -7,7 +7,7 @@ packages="
 postfix dovecot-imapd dovecot-pop3d dovecot-lmtpd
 haproxy
 swaks libio-socket-ssl-perl libnet-ssleay-perl
-curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3
+curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3 sieve-connect
 postgresql-15
 unbound
 python3 iproute2 bsdutils e2fsprogs mount gcc libc6-dev

@@ -1,5 +1,5 @@
-// Command generate writes the tables of the reference pages: the commands, extensions, replies and limits of SMTP, IMAP
-// and POP3, the settings, and the metrics. What there is comes from the code that does it, so that a page can't fall
+// Command generate writes the tables of the reference pages: the commands, extensions, replies and limits of SMTP, IMAP,
+// POP3 and ManageSieve, the settings, and the metrics. What there is comes from the code that does it, so that a page can't fall
 // behind; what it means, in English and Chinese, stands in the words files of this package. A thing without words, or
 // words without their thing, is an error.
 //
@@ -18,7 +18,7 @@ import (
 
 // pages are the pages with tables, below docs and docs/zh.
 var pages = []string{
-	"reference/smtp.md", "reference/imap.md", "reference/pop3.md", "reference/settings.md", "reference/metrics.md",
+	"reference/smtp.md", "reference/imap.md", "reference/pop3.md", "reference/sieve.md", "reference/settings.md", "reference/metrics.md",
 }
 
 // language is an index into words.

@@ -20,7 +20,7 @@ import (
 func allTables(root string) (map[string]table, error) {
 	tables := map[string]table{}
 	var errs []error
-	for _, make := range []func(string, map[string]table) error{smtpTables, imapTables, pop3Tables, settingsTable, metricsTable} {
+	for _, make := range []func(string, map[string]table) error{smtpTables, imapTables, pop3Tables, sieveTables, settingsTable, metricsTable} {
 		errs = append(errs, make(root, tables))
 	}
 	return tables, errors.Join(errs...)

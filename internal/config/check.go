@@ -140,8 +140,8 @@ func (c *checker) listeners(cfg *Config) {
 	used := map[string]int{}
 	for i, l := range cfg.Listeners {
 		key := "listener." + strconv.Itoa(i)
-		if !slices.Contains([]Protocol{SMTP, Submission, IMAP, POP3, LMTP}, l.Protocol) {
-			c.bad(key+".protocol", "%q is not one of smtp, submission, imap, pop3, lmtp", string(l.Protocol))
+		if !slices.Contains([]Protocol{SMTP, Submission, IMAP, POP3, LMTP, Sieve}, l.Protocol) {
+			c.bad(key+".protocol", "%q is not one of smtp, submission, imap, pop3, lmtp, sieve", string(l.Protocol))
 		}
 		if l.Protocol == LMTP && l.TLS == "" {
 			l.TLS = StartTLS

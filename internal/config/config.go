@@ -105,7 +105,8 @@ const (
 	Submission Protocol = "submission" // mail from authenticated users
 	IMAP       Protocol = "imap"
 	POP3       Protocol = "pop3"
-	LMTP       Protocol = "lmtp" // mail for mailboxes here, from trusted programs (RFC 2033)
+	LMTP       Protocol = "lmtp"  // mail for mailboxes here, from trusted programs (RFC 2033)
+	Sieve      Protocol = "sieve" // ManageSieve
 )
 
 // TLSMode is when TLS begins on a listener. There is no mode without TLS, as no password may cross a network in plaintext.
@@ -120,7 +121,7 @@ const (
 // Listener is one listening socket.
 type Listener struct {
 	Address  string   `toml:"address" doc:"Host and port, e.g. \":25\", \"192.0.2.1:25\" or \"[2001:db8::1]:25\". \":25\" is every IPv4 and IPv6 address. For lmtp also \"unix:\" and a path: a socket in the file system, for programs of the server's own user and group."`
-	Protocol Protocol `toml:"protocol" doc:"smtp (mail from other servers), submission (mail from users), imap, pop3 or lmtp (mail for mailboxes here, from trusted programs)."`
+	Protocol Protocol `toml:"protocol" doc:"smtp (mail from other servers), submission (mail from users), imap, pop3, sieve (ManageSieve) or lmtp (mail for mailboxes here, from trusted programs)."`
 	TLS      TLSMode  `toml:"tls" doc:"starttls or implicit. smtp and lmtp take only starttls, which is the default of lmtp."`
 	Proxy    []string `toml:"proxy" doc:"Addresses and networks of proxies in front of this listener, e.g. [\"10.0.0.5/32\"]. When it isn't empty each connection must come from them and begin with a header of the PROXY protocol, version 1 or 2, that names the client; every other one is closed. TLS begins behind the header."`
 	Name     string   `toml:"name" doc:"Name of a socket that systemd passes in (FileDescriptorName=). By default protocol and TLS mode, e.g. imap-implicit. When systemd passes a socket of this name, it is used in place of the address."`
@@ -241,6 +242,7 @@ var standardPorts = []struct {
 	{993, IMAP, Implicit},
 	{110, POP3, StartTLS},
 	{995, POP3, Implicit},
+	{4190, Sieve, StartTLS},
 }
 
 // LoopbackOffset is added to each standard port by --loopback.

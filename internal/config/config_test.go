@@ -173,7 +173,7 @@ func TestWrittenFileIsReadBack(t *testing.T) {
 
 func TestLoopbackListenersUseTheOffset(t *testing.T) {
 	t.Parallel()
-	want := map[string]bool{"127.0.0.1:10025": true, "127.0.0.1:10465": true, "127.0.0.1:10587": true, "127.0.0.1:10110": true, "127.0.0.1:10995": true, "127.0.0.1:10143": true, "127.0.0.1:10993": true}
+	want := map[string]bool{"127.0.0.1:10025": true, "127.0.0.1:10465": true, "127.0.0.1:10587": true, "127.0.0.1:10110": true, "127.0.0.1:10995": true, "127.0.0.1:10143": true, "127.0.0.1:10993": true, "127.0.0.1:14190": true}
 	got := StandardListeners(true)
 	if len(got) != len(want) {
 		t.Errorf("%d listeners, want %d", len(got), len(want))

@@ -55,6 +55,12 @@ type Settings struct {
 
 	ScrubRate int64 // octets a second that the scrub reads; 0: none
 
+	SieveBefore     string // script that runs before those of users; "": none
+	SieveAfter      string // the same after them
+	SieveScripts    int    // of one account
+	SieveScriptSize int    // octets of one script
+	SieveRedirects  int    // of one message by scripts
+
 	TLSReports  string // "on" or "off": other domains get reports about TLS
 	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
 
@@ -204,6 +210,21 @@ var generalDefs = []settingDef{
 	{"scrub.rate", "octets a second at which all stored mail is read again and again to find damage; 0: not at all", func(s *Settings) any { return &s.ScrubRate }, func(s *Settings) string {
 		return allowed(s.ScrubRate == 0 || s.ScrubRate >= 64<<10 && s.ScrubRate <= 1<<30, "0 (not at all) or 65536 (64 KiB) to 1073741824 (1 GiB)")
 	}},
+	{"sieve.after", "Sieve script that runs for each message to a mailbox after the user's own, as long as that keeps it; nothing: none", func(s *Settings) any { return &s.SieveAfter }, func(s *Settings) string {
+		return s.sieveScript(s.SieveAfter)
+	}},
+	{"sieve.before", "Sieve script that runs for each message to a mailbox before the user's own, which runs only if this one keeps it; nothing: none", func(s *Settings) any { return &s.SieveBefore }, func(s *Settings) string {
+		return s.sieveScript(s.SieveBefore)
+	}},
+	{"sieve.redirects", "addresses that Sieve scripts may redirect one message to: 0 to 100", func(s *Settings) any { return &s.SieveRedirects }, func(s *Settings) string {
+		return allowed(s.SieveRedirects >= 0 && s.SieveRedirects <= 100, "0 to 100")
+	}},
+	{"sieve.script_size", "octets of one Sieve script: 4096 to 1048576", func(s *Settings) any { return &s.SieveScriptSize }, func(s *Settings) string {
+		return allowed(s.SieveScriptSize >= 4<<10 && s.SieveScriptSize <= 1<<20, "4096 (4 KiB) to 1048576 (1 MiB)")
+	}},
+	{"sieve.scripts", "Sieve scripts that an account may have: 1 to 1000", func(s *Settings) any { return &s.SieveScripts }, func(s *Settings) string {
+		return allowed(s.SieveScripts >= 1 && s.SieveScripts <= 1000, "1 to 1000")
+	}},
 	{"srs.days", "days for which notifications of failure of forwarded mail are taken back for its sender: 7 to 365", func(s *Settings) any { return &s.SRSDays }, func(s *Settings) string {
 		return allowed(s.SRSDays >= 7 && s.SRSDays <= 365, "7 to 365")
 	}},
@@ -262,7 +283,8 @@ func DefaultSettings() Settings {
 		SuppressFailures: 3, SuppressDays: 30, SuppressForDays: 90,
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TLSReports: "on", SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
 		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
-		Stranger: defaultStranger,
+		Stranger:     defaultStranger,
+		SieveScripts: 50, SieveScriptSize: 256 << 10, SieveRedirects: 4,
 	}
 }
 

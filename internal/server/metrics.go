@@ -10,6 +10,7 @@ import (
 	"waxwing/internal/imapserver"
 	"waxwing/internal/pop3server"
 	"waxwing/internal/queue"
+	"waxwing/internal/sieveserver"
 	"waxwing/internal/smtpserver"
 	"waxwing/internal/store/search/follow"
 	"waxwing/internal/transport"
@@ -142,6 +143,15 @@ func (m *metrics) pop3() pop3server.Metrics {
 		SignIn:    func(mechanism string, ok bool) { m.signIn("pop3", mechanism, ok) },
 		Retrieved: func(octets int64) { m.retrieved.Inc(); m.retrievedOctets.Add(float64(octets)) },
 		Panic:     func() { m.panics.WithLabelValues("pop3").Inc() },
+	}
+}
+
+func (m *metrics) sieve() sieveserver.Metrics {
+	return sieveserver.Metrics{
+		Sessions: func(change int) { m.session("sieve", change) },
+		Refused:  func(reason string) { m.refused.WithLabelValues("sieve", reason).Inc() },
+		SignIn:   func(mechanism string, ok bool) { m.signIn("sieve", mechanism, ok) },
+		Panic:    func() { m.panics.WithLabelValues("sieve").Inc() },
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"waxwing/internal/pop3server"
 	"waxwing/internal/queue"
 	"waxwing/internal/routing"
+	"waxwing/internal/sieveserver"
 	"waxwing/internal/smtpserver"
 	"waxwing/internal/telemetry"
 	"waxwing/internal/trace"
@@ -39,6 +40,7 @@ type parts struct {
 	smtp     *smtpserver.Server
 	imap     *imapserver.Server
 	pop3     *pop3server.Server
+	sieve    *sieveserver.Server
 	quotas   *quotaWarner
 	sts      *sts.Policies
 	reports  *tlsreport.Reporter
@@ -123,6 +125,11 @@ func (s *Server) build(_ context.Context) error {
 		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Hostname: s.cfg.Hostname,
 		Limits: pop3server.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
 		Logger: telemetry.Bounded(s.log.With("part", "pop3"), time.Now), Metrics: m.pop3(), Admit: s.admitsTo(guard.POP3),
+	})
+	s.parts.sieve = sieveserver.New(sieveserver.Options{
+		Store: s.state.Store, Auth: checker, TLS: s.keys.ServerConfig(certs.WithoutTickets), Settings: s.state.Directory.Settings,
+		Limits: sieveserver.Limits{Sessions: limits.Sessions, SessionsPerPeer: limits.SessionsPerPeer},
+		Logger: telemetry.Bounded(s.log.With("part", "sieve"), time.Now), Metrics: m.sieve(),
 	})
 	return nil
 }
@@ -274,6 +281,8 @@ func (s *Server) serve(l listening) {
 			err = s.parts.imap.Serve(l.listener, l.TLS == config.Implicit)
 		case l.Protocol == config.POP3:
 			err = s.parts.pop3.Serve(l.listener, l.TLS == config.Implicit)
+		case l.Protocol == config.Sieve:
+			err = s.parts.sieve.Serve(l.listener, l.TLS == config.Implicit)
 		}
 		if err != nil && !closed(err) {
 			s.fail(fmt.Errorf("%s on %s: %w", l.Protocol, l.Address, err))
@@ -292,7 +301,7 @@ func (s *Server) shutdownSessions(ctx context.Context) error {
 	shut := []struct {
 		name string
 		fn   func(context.Context) error
-	}{{"smtp", s.parts.smtp.Shutdown}, {"imap", s.parts.imap.Shutdown}, {"pop3", s.parts.pop3.Shutdown}}
+	}{{"smtp", s.parts.smtp.Shutdown}, {"imap", s.parts.imap.Shutdown}, {"pop3", s.parts.pop3.Shutdown}, {"sieve", s.parts.sieve.Shutdown}}
 	errs := make([]error, len(shut))
 	var wg sync.WaitGroup
 	for i, p := range shut {

@@ -14,6 +14,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits bound scripts and runs; zero values stand for the defaults.
@@ -26,9 +29,27 @@ type Limits struct {
 	Work        int64 // octets that one run may look at, comparisons counted each; 64 Mi
 	BodyBytes   int64 // octets of text that body tests take out of one message; 2 MiB
 	Actions     int   // of one run; 64
-	Redirects   int   // of one run; 4
+	Redirects   int   // of one run; 4, NoRedirects for none
 	Notices     int   // notifications of one run; 3
 	Edits       int   // header fields added or removed in one run; 100
+}
+
+// NoRedirects is the limit of redirects that allows none.
+const NoRedirects = -1
+
+// CheckName tells whether a script may have a name (RFC 5804, section 1.6): "" or what is wrong.
+func CheckName(name string) string {
+	switch {
+	case name == "":
+		return "the name is empty"
+	case len(name) > 512:
+		return "the name is longer than 512 octets"
+	case !utf8.ValidString(name):
+		return "the name is not UTF-8"
+	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsControl(r) || r == 0x2028 || r == 0x2029 }):
+		return "the name has control characters"
+	}
+	return ""
 }
 
 func (l Limits) withDefaults() Limits {
@@ -36,7 +57,7 @@ func (l Limits) withDefaults() Limits {
 		&l.ScriptBytes: 256 << 10, &l.Nesting: 32, &l.Includes: 10, &l.Variables: 256, &l.ValueBytes: 16 << 10,
 		&l.Actions: 64, &l.Redirects: 4, &l.Notices: 3, &l.Edits: 100,
 	} {
-		if *p <= 0 {
+		if *p == 0 {
 			*p = d
 		}
 	}

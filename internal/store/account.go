@@ -26,6 +26,7 @@ type counters struct {
 	domain        string
 	version       int64  // raised by each transaction that changes anything of the account
 	horizon       ModSeq // tombstones up to here may have been removed
+	sieve         int64  // of the scripts that deliveries run; 0: none
 }
 
 // tree is the set of mailboxes of an account under their names, with the subscriptions. It is never changed once it is
@@ -263,9 +264,9 @@ func (s *Store) with(ctx context.Context, id AccountID, fn func(a *account) erro
 // load reads the account's rows from one snapshot.
 func (a *account) load(q Querier) error {
 	c := &a.counters
-	err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages, version, horizon
+	err := q.QueryRow(`SELECT modseq, next_mailbox, last_validity, used_octets, used_messages, quota_octets, quota_messages, version, horizon, sieve
 		FROM mail_account WHERE account_id = $1`, a.id).Scan(&c.modseq, &c.nextMailbox, &c.lastValidity,
-		&c.usedOctets, &c.usedMessages, &c.quotaOctets, &c.quotaMessages, &c.version, &c.horizon)
+		&c.usedOctets, &c.usedMessages, &c.quotaOctets, &c.quotaMessages, &c.version, &c.horizon, &c.sieve)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

@@ -89,6 +89,8 @@ func (s *Store) DeleteAccountState(tx *Tx, acct AccountID) error {
 		`DELETE FROM returning_right WHERE account_id = $1`,
 		`DELETE FROM contact WHERE account_id = $1`,
 		`DELETE FROM surge WHERE account_id = $1`,
+		`DELETE FROM sieve_script WHERE account_id = $1`,
+		`DELETE FROM sieve_memory WHERE account_id = $1`,
 	} {
 		if err := tx.exec(q, acct); err != nil {
 			return fmt.Errorf("store: account %d: %w", acct, err)

@@ -24,7 +24,7 @@ func shardOf(acct AccountID) uint32 { return uint32(acct) ^ uint32(acct>>16) }
 // It returns when the octets and the rows are on stable storage.
 func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 	parts := d.parts()
-	if len(parts) == 0 {
+	if len(parts) == 0 && len(d.Sieve) == 0 && len(d.Trace.Steps) == 0 {
 		return Delivered{}, nil
 	}
 	s.domains.refresh(ctx)
@@ -42,6 +42,11 @@ func (s *Store) Deliver(ctx context.Context, d Delivery) (Delivered, error) {
 	var out Delivered
 	err := s.withContents(ctx, contents, func(tx *Tx) error {
 		out = Delivered{}
+		if len(parts) == 0 || parts[0] != &d { // the message itself goes nowhere
+			if err := tx.told(&d, d.Trace); err != nil {
+				return err
+			}
+		}
 		for i, p := range parts {
 			done, err := tx.deliver(p, contents[i], summaries[i])
 			if err != nil {
@@ -116,7 +121,15 @@ func (tx *Tx) deliver(d *Delivery, content *settled, summary []byte) (Delivered,
 	if out.Queue != 0 && row.Queued != nil {
 		row.Steps = row.Queued(slices.Clip(row.Steps), out.Queue)
 	}
-	return out, tx.trace(row)
+	return out, tx.told(d, row)
+}
+
+// told writes what a delivery says beside its message.
+func (tx *Tx) told(d *Delivery, row TraceRow) error {
+	if err := tx.remember(d.Sieve); err != nil {
+		return err
+	}
+	return tx.trace(row)
 }
 
 // accountsOf returns the accounts of some entries, each once and with the number of its entries.

@@ -27,6 +27,9 @@ func (s *Store) Housekeep(ctx context.Context) error {
 			return fmt.Errorf("store: housekeeping: %w", err)
 		}
 	}
+	if err := s.forgetSieve(ctx); err != nil {
+		return err
+	}
 	kept, err := s.retain(ctx)
 	if kept != (Retained{}) {
 		s.log.Info("store: retention", "expired", kept.Expired, "purged", kept.Purged, "tombstones", kept.Tombstones)

@@ -58,6 +58,8 @@ var tables = []Table{
 	{Name: "subscription", Account: "account_id", key: []string{"account_id", "name"}},
 	{Name: "dead_mailbox", Account: "account_id", key: []string{"account_id", "mailbox_id"}},
 	{Name: "deleted_mailbox", Account: "account_id", key: []string{"account_id", "mailbox_id"}},
+	{Name: "sieve_script", Account: "account_id", key: []string{"account_id", "name"}},
+	{Name: "sieve_memory", Account: "account_id", key: []string{"account_id", "memory"}},
 	{Name: "message", Account: "account_id", key: []string{"message_id"}},
 	{Name: "shared_message", Account: "account_id", key: []string{"account_id", "message_id"}},
 	{Name: "thread_ref", Account: "account_id", key: []string{"account_id", "ref"}},

@@ -121,6 +121,7 @@ type Delivery struct {
 	Local   []NewEntry
 	Queue   *QueueMessage // remote recipients, nil for none
 	Trace   TraceRow      // what led here; zero for nothing
+	Sieve   []SieveMemory // what scripts are to remember from now on
 	Also    []Delivery    // further messages of the same transaction, each without Also: notifications, copies
 	// More are remote recipients that the same octets go to under another reverse-path, or with other fields before them; only
 	// beside Queue.

@@ -168,8 +168,8 @@ func (w *work) flush(tx *Tx) error {
 		c := &w.counters
 		c.version++
 		if err := tx.exec(`UPDATE mail_account SET modseq = $2, next_mailbox = $3, last_validity = $4, used_octets = $5,
-			used_messages = $6, quota_octets = $7, quota_messages = $8, version = $9 WHERE account_id = $1`,
-			w.id, c.modseq, c.nextMailbox, c.lastValidity, c.usedOctets, c.usedMessages, c.quotaOctets, c.quotaMessages, c.version); err != nil {
+			used_messages = $6, quota_octets = $7, quota_messages = $8, version = $9, sieve = $10 WHERE account_id = $1`,
+			w.id, c.modseq, c.nextMailbox, c.lastValidity, c.usedOctets, c.usedMessages, c.quotaOctets, c.quotaMessages, c.version, c.sieve); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"cmd/waxwing", "bench/...", "docs/...", "test/..."},
 	{"internal/server"},
 	{"internal/control/...", "internal/transfer", "internal/doctor"},
-	{"internal/smtpserver", "internal/imapserver", "internal/pop3server"},
+	{"internal/smtpserver", "internal/imapserver", "internal/pop3server", "internal/sieveserver"},
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport/..."},
 	{"internal/directory/...", "internal/auth", "internal/guard/...", "internal/dialogtest"},
 	{"internal/bounce", "internal/digest", "internal/message/...", "internal/sieve", "internal/smtp", "internal/srs", "internal/dane", "internal/mtasts", "internal/tlspolicy", "internal/tlsrpt"},

@@ -41,6 +41,7 @@ type Server struct {
 	IMAPS       string
 	POP3        string
 	POP3S       string
+	Sieve       string // "" where there is none
 	CAFile      string
 	Metrics     string
 

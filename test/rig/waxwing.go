@@ -130,7 +130,7 @@ func (n *Node) configure(dir string) error {
 		return err
 	}
 	toml := string(b)
-	ports, err := porttest.Reserve(8)
+	ports, err := porttest.Reserve(9)
 	if err != nil {
 		return err
 	}
@@ -148,6 +148,7 @@ func (n *Node) configure(dir string) error {
 		{10993, &n.IMAPS},
 		{10110, &n.POP3},
 		{10995, &n.POP3S},
+		{14190, &n.Sieve},
 	} {
 		*l.field = Loopback(ports[i])
 		toml = strings.ReplaceAll(toml, Loopback(l.port), Loopback(ports[i]))
@@ -160,7 +161,7 @@ func (n *Node) configure(dir string) error {
 	if toml, err = replaceCertificate(toml, cert, key); err != nil {
 		return err
 	}
-	n.Metrics = Loopback(ports[7])
+	n.Metrics = Loopback(ports[8])
 	toml += fmt.Sprintf("\n[metrics]\naddress = %q\n", n.Metrics)
 	if n.options.Relay != "" {
 		toml += fmt.Sprintf("\n[transport.routes]\n\"*\" = %q\n", n.options.Relay)

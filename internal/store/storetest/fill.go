@@ -21,6 +21,8 @@ func Fill(t *testing.T, s *store.Store, n int) {
 	h.fillDirectory()
 	h.fillMailboxes(n)
 	h.fillQueue()
+	h.ok(s.PutSieve(h.Context(), 1, "é", []byte("keep;"), store.SieveLimits{Scripts: 9, Octets: 99}))
+	h.ok(s.ActivateSieve(h.Context(), 1, "é"))
 	h.ok(s.SetHold(h.Context(), 2, true, "the auditors ask"))
 	h.ok(s.SetDomainPolicy(h.Context(), store.DomainPolicy{Domain: "example.test", QuotaOctets: 1 << 40, TrashDays: 3, JunkDays: -1}))
 	gone := h.create("Projects/Wax")
@@ -92,6 +94,7 @@ func (h *harness) fillDirectory() {
 			`UPDATE directory_domain SET options = '{"alias_of":"example.test"}' WHERE name = 'xn--fsq.test'`,
 			`INSERT INTO mail_rule (kind, name, value, created) VALUES ('route', 'far.test', '{}', 5)`,
 			`INSERT INTO srs_key (id, secret, created) VALUES (2, 'secret', 5)`,
+			`INSERT INTO sieve_memory (account_id, memory, expires) VALUES (1, 'm', 2000000000)`,
 			`UPDATE directory_counter SET value = 9`,
 			`INSERT INTO setting (name, value, version, changed) VALUES ('mail.max_size', '"10MiB"', 9, 5)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (9, 'mail.max_size', '"10MiB"', 5, 'local')`,
