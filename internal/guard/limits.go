@@ -239,13 +239,14 @@ func (c *Manners) connect(_ context.Context, v *Visitor) Verdict {
 	}
 	key := of(v.Remote.Addr()).address
 	c.mu.Lock()
-	_, v.Known = c.new[key]
-	if !v.Known {
-		if _, v.Known = c.old[key]; v.Known {
+	_, known := c.new[key]
+	if !known {
+		if _, known = c.old[key]; known {
 			c.remember(key)
 		}
 	}
 	c.mu.Unlock()
+	v.Known = v.Known || known // who judges strangers may know a network
 	delay := c.settings.Settings().Guard.GreetDelay
 	if v.Known || delay == 0 {
 		return Verdict{}

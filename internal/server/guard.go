@@ -17,11 +17,8 @@ import (
 // buildGuard makes the front door. The order of the checks is the order in which they are asked.
 func (s *Server) buildGuard(m *metrics) *guard.Guard {
 	s.parts.access = guard.NewAccess(s.state.Directory, loopbackOnly(s.cfg))
-	checks := append([]guard.Check{
-		s.parts.access.Check(),
-		guard.NewLimits(s.state.Directory, time.Now).Check(),
-		guard.NewManners(s.state.Directory).Check(),
-	}, s.parts.door.checks()...)
+	checks := append([]guard.Check{s.parts.access.Check(), guard.NewLimits(s.state.Directory, time.Now).Check()}, s.parts.door.checks()...)
+	checks = append(checks, guard.NewManners(s.state.Directory).Check())
 	return guard.New(guard.Options{Logger: telemetry.Bounded(s.log.With("part", "guard"), time.Now), Decided: m.decided}, checks...)
 }
 

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +122,31 @@ func TestSurgeRowsKeepTheAccountsChoice(t *testing.T) {
 		}
 		if err := s.SetSurgeAction(ctx, 999, "off"); err == nil {
 			t.Error("an account that isn't there has a choice")
+		}
+	})
+}
+
+func TestAFolderForSurplusIsMadeUnderItsNameAndFoundByItsRole(t *testing.T) {
+	t.Parallel()
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		ctx, ids := t.Context(), accounts(t, s, "li")
+		deliver := func(name string) store.Placed {
+			t.Helper()
+			done, err := s.Deliver(ctx, store.Delivery{
+				Content: strings.NewReader("Subject: x\r\n\r\n"), Local: []store.NewEntry{{Account: ids[0], Role: store.RoleSurge, Name: name}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return done.Local[0]
+		}
+		first := deliver("突发邮件")
+		box, err := s.Mailbox(ctx, ids[0], "突发邮件")
+		if err != nil || box.ID != first.Mailbox || box.Role != store.RoleSurge || !box.Subscribed {
+			t.Fatalf("%+v, %v", box, err)
+		}
+		if again := deliver("Surge"); again.Mailbox != first.Mailbox {
+			t.Error("a second folder was made")
 		}
 	})
 }
