@@ -18,49 +18,61 @@ import (
 // nothing of it was kept. It ends the transaction either way.
 func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	defer t.Abort()
-	if t.spool == nil || len(t.rcpts) == 0 {
-		return Receipt{}, replyOrder
-	}
-	if t.spool.err != nil {
-		return Receipt{}, t.spool.err
-	}
-	part, err := t.parse()
+	delivery, part, err := t.prepare(ctx)
 	if err != nil {
 		return Receipt{}, err
 	}
+	mark := t.peer.Trail.Mark()
+	if note := t.notification(ctx, delivery.Content, part); note != nil {
+		defer note.Abort()
+		delivery.Also = append(delivery.Also, note.delivery)
+	}
+	t.tell(part, &delivery)
+	delivery.Trace = t.peer.Trail.Row()
+	done, err := t.in.opts.Store.Deliver(ctx, delivery)
+	if err != nil {
+		t.peer.Trail.Rewind(mark)
+		t.in.log.Error("message could not be stored", "trace", t.traceID, "error", err)
+		return Receipt{}, storeReply(err)
+	}
+	t.peer.Trail.Committed(delivery.Trace)
+	t.in.log.Info("message accepted", "trace", t.traceID, "from", t.mail.From.String(), "recipients", len(t.rcpts),
+		"local", len(t.locals), "remote", len(t.remotes), "size", delivery.Content.Size(), "remote_address", t.peer.Remote.Addr())
+	t.countSent()
+	return Receipt{TraceID: t.traceID, Queue: done.Queue, Local: len(t.locals), Remote: len(t.remotes)}, nil
+}
+
+// prepare holds the rules of the content and makes the delivery of the message, but for its trace.
+func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Part, error) {
+	if t.spool == nil || len(t.rcpts) == 0 {
+		return store.Delivery{}, nil, replyOrder
+	}
+	if t.spool.err != nil {
+		return store.Delivery{}, nil, t.spool.err
+	}
+	part, err := t.parse()
+	if err != nil {
+		return store.Delivery{}, nil, err
+	}
 	if err := t.check(ctx, part); err != nil {
-		return Receipt{}, err
+		return store.Delivery{}, nil, err
 	}
 	t.headerPriority(part.Header)
 	t.setAside(ctx, part.Header)
 	now := t.in.opts.Clock()
-	id := t.id()
-	content := t.compose(part, id, now)
+	t.traceID = t.id()
+	content := t.compose(part, t.traceID, now)
 
 	delivery := store.Delivery{
 		Content: content,
 		Summary: digest.Make(part, content, content.Size()),
 		Local:   make([]store.NewEntry, len(t.locals)),
 	}
-	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), id, now))
+	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), t.traceID, now))
 	for i, l := range t.locals {
 		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, Name: t.folder(l), InternalDate: now, IgnoreQuota: true}
 	}
-	mark := t.peer.Trail.Mark()
-	t.tell(part, &delivery)
-	delivery.Trace = t.peer.Trail.Row()
-	done, err := t.in.opts.Store.Deliver(ctx, delivery)
-	if err != nil {
-		t.peer.Trail.Rewind(mark)
-		t.in.log.Error("message could not be stored", "trace", id, "error", err)
-		return Receipt{}, storeReply(err)
-	}
-	t.peer.Trail.Committed(delivery.Trace)
-	t.in.log.Info("message accepted", "trace", id, "from", t.mail.From.String(), "recipients", len(t.rcpts),
-		"local", len(t.locals), "remote", len(t.remotes), "size", content.Size(), "remote_address", t.peer.Remote.Addr())
-	t.countSent()
-	t.notify(ctx, id, now, content, part)
-	return Receipt{TraceID: id, Queue: done.Queue, Local: len(t.locals), Remote: len(t.remotes)}, nil
+	return delivery, part, nil
 }
 
 // queueMessage makes the row for the remote recipients, nil without any.

@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -388,12 +387,48 @@ func TestBinaryContentBecomesBase64(t *testing.T) {
 
 type notices struct {
 	list []Notice
+	raw  string
 	err  error
 }
 
-func (n *notices) Delivered(_ context.Context, x Notice) error {
+func (n *notices) Delivered(x Notice) ([]byte, error) {
 	n.list = append(n.list, x)
-	return n.err
+	return []byte(n.raw), n.err
+}
+
+// The notification is committed together with the message that it is about.
+func TestNotificationOfSuccessIsOneTransaction(t *testing.T) {
+	t.Parallel()
+	n := &notices{raw: "From: MAILER-DAEMON@mx.example.test\r\nSubject: delivered\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n"}
+	h := newHouse(t, func(o *Options) { o.Notifier = n })
+	for sender, here := range map[string]bool{"x@remote.test": false, "bo@example.test": true, "gone@example.test": false} {
+		before := len(h.ledger.got)
+		tx := h.Begin(stranger())
+		must(t, tx.Mail(t.Context(), from(t, sender)))
+		must(t, tx.Rcpt(t.Context(), smtp.Rcpt{To: addr(t, "anna@example.test"), Notify: smtp.NotifySuccess}))
+		sp, err := tx.Spool()
+		must(t, err)
+		_, err = io.WriteString(sp, plain)
+		must(t, err)
+		_, err = tx.Commit(t.Context())
+		must(t, err)
+		if sender == "gone@example.test" { // one that can't be sent keeps nothing from its recipients
+			if got := h.ledger.got[before]; len(got.Local) != 1 || len(got.Also) != 0 {
+				t.Errorf("%+v", got)
+			}
+			continue
+		}
+		if len(h.ledger.got) != before+1 || len(h.ledger.got[before].Also) != 1 {
+			t.Fatalf("%s: %d deliveries", sender, len(h.ledger.got)-before)
+		}
+		note := h.ledger.got[before].Also[0]
+		switch {
+		case here && (len(note.Local) != 1 || note.Local[0].Account != h.ids["bo"] || note.Queue != nil):
+			t.Errorf("%s: %+v", sender, note)
+		case !here && (len(note.Local) != 0 || note.Queue == nil || note.Queue.From != "" || note.Queue.Recipients[0].To != sender):
+			t.Errorf("%s: %+v", sender, note)
+		}
+	}
 }
 
 func TestNotificationOfSuccess(t *testing.T) {

@@ -19,20 +19,8 @@ func (in *Intake) Submit(ctx context.Context, from address.Address, rcpts []addr
 	t.internal = true
 	defer t.Abort()
 	in.tellOrigin(ctx, trail, from, rcpts)
-	if err := t.Mail(ctx, smtp.Mail{From: from, Size: int64(len(raw)), UTF8: !from.ASCII()}); err != nil {
-		return Receipt{}, fmt.Errorf("submit from <%s>: %w", from, err)
-	}
-	for _, to := range rcpts {
-		if err := t.Rcpt(ctx, smtp.Rcpt{To: to}); err != nil {
-			return Receipt{}, fmt.Errorf("submit to <%s>: %w", to, err)
-		}
-	}
-	sp, err := t.Spool()
-	if err != nil {
-		return Receipt{}, fmt.Errorf("submit from <%s>: %w", from, err)
-	}
-	if _, err := sp.Write(raw); err != nil {
-		return Receipt{}, fmt.Errorf("submit from <%s>: %w", from, err)
+	if err := t.fill(ctx, from, rcpts, raw); err != nil {
+		return Receipt{}, err
 	}
 	r, err := t.Commit(ctx)
 	if err != nil {
@@ -40,6 +28,26 @@ func (in *Intake) Submit(ctx context.Context, from address.Address, rcpts []addr
 	}
 	in.opts.Trace.Record(trace.CauseOf(ctx), trace.Step{Kind: trace.Report, Data: []trace.Pair{{Name: trace.OtherID, Value: r.TraceID}}})
 	return r, nil
+}
+
+// fill gives a transaction of this server its envelope and content.
+func (t *Transaction) fill(ctx context.Context, from address.Address, rcpts []address.Address, raw []byte) error {
+	if err := t.Mail(ctx, smtp.Mail{From: from, Size: int64(len(raw)), UTF8: !from.ASCII()}); err != nil {
+		return fmt.Errorf("submit from <%s>: %w", from, err)
+	}
+	for _, to := range rcpts {
+		if err := t.Rcpt(ctx, smtp.Rcpt{To: to}); err != nil {
+			return fmt.Errorf("submit to <%s>: %w", to, err)
+		}
+	}
+	sp, err := t.Spool()
+	if err == nil {
+		_, err = sp.Write(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("submit from <%s>: %w", from, err)
+	}
+	return nil
 }
 
 // tellOrigin begins the trail of a message that this server made.

@@ -18,6 +18,7 @@ type Transaction struct {
 	in       *Intake
 	peer     Peer
 	internal bool // made by this server: Submit
+	traceID  string
 	set      directory.Settings
 
 	begun     bool

@@ -152,11 +152,11 @@ func headerOf(r io.ReaderAt, size int64) []byte {
 	return header[returnPath(header):]
 }
 
-// Delivered tells the sender of a message that it came into mailboxes here (it implements intake.Notifier).
-func (q *Queue) Delivered(ctx context.Context, in intake.Notice) error {
+// Delivered writes to the sender of a message that it came into mailboxes here (it implements intake.Notifier).
+func (q *Queue) Delivered(in intake.Notice) ([]byte, error) {
 	to, err := address.Parse(in.From)
-	if err != nil || q.o.Injector == nil {
-		return err
+	if err != nil {
+		return nil, err
 	}
 	n := Notification{
 		Kind: Delivered, Hostname: q.o.Hostname, To: to, Now: q.o.Clock(), TraceID: in.TraceID, EnvID: in.EnvID,
@@ -169,16 +169,13 @@ func (q *Queue) Delivered(ctx context.Context, in intake.Notice) error {
 	}
 	raw, err := n.Compose()
 	if err != nil {
-		return err
-	}
-	if err := q.o.Injector.Inject(trace.WithCause(ctx, in.TraceID), to, raw); err != nil {
-		return err
+		return nil, err
 	}
 	q.counters.reports.Add(1)
 	if q.o.Metrics.Report != nil {
 		q.o.Metrics.Report(Delivered)
 	}
-	return nil
+	return raw, nil
 }
 
 var _ intake.Notifier = (*Queue)(nil)

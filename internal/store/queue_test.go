@@ -134,6 +134,42 @@ func TestQueueKeepsWhatWasGiven(t *testing.T) {
 	})
 }
 
+func TestMessagesOfOneDeliveryStandOrFallTogether(t *testing.T) {
+	t.Parallel()
+	onEachDatabase(t, func(t *testing.T, s *store.Store) {
+		part := func(body, to string) store.Delivery {
+			r := rcpt(to)
+			if to == "" {
+				r.To = ""
+			}
+			return store.Delivery{
+				Content: strings.NewReader(body),
+				Queue:   &store.QueueMessage{TraceID: body, From: "a@here.test", Size: int64(len(body)), Created: queueClock, Recipients: []store.QueueRecipient{r}},
+			}
+		}
+		d := part("first", "x@b.test")
+		d.Also = []store.Delivery{part("second", "y@c.test"), {Content: strings.NewReader("for nobody")}, part("third", "z@c.test")}
+		done, err := s.Deliver(t.Context(), d)
+		if err != nil || done.Queue == 0 || len(done.Also) != 2 {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		for i, want := range []string{"second", "third"} {
+			m, err := s.QueueMessage(t.Context(), done.Also[i].Queue)
+			if err != nil || m.TraceID != want || m.Size != int64(len(want)) {
+				t.Errorf("%+v, %v", m, err)
+			}
+		}
+		d = part("fourth", "x@b.test")
+		d.Also = []store.Delivery{part("fifth", "")}
+		if _, err := s.Deliver(t.Context(), d); err == nil {
+			t.Error("a delivery without a recipient was taken")
+		}
+		if got := counts(t, s); !strings.HasPrefix(got, "3 messages") {
+			t.Error(got)
+		}
+	})
+}
+
 func TestQueueTakesByDestinationAndInTurn(t *testing.T) {
 	t.Parallel()
 	onEachDatabase(t, func(t *testing.T, s *store.Store) {
