@@ -325,3 +325,31 @@ func BenchmarkAside(b *testing.B) {
 		h.Aside(b.Context(), a)
 	}
 }
+
+func TestManySessionsAtOnce(t *testing.T) {
+	t.Parallel()
+	h := build()
+	h.begin(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for j := range 200 {
+				a := Arrival{Account: store.AccountID(1 + j%3), Kind: Kind(j % 2), From: from("x", fmt.Sprintf("shop%d-%d.test", i, j))}
+				h.Aside(t.Context(), a)
+				h.Deferred(t.Context(), a.Account, a.From)
+				h.Sent(a.Account, 1)
+			}
+		})
+	}
+	for range 50 {
+		h.beats(t)
+		if err := h.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	h.beats(t)
+	if len(h.events) == 0 {
+		t.Error("1,600 messages of as many senders are no surge")
+	}
+}
