@@ -260,6 +260,26 @@ func (q *Queue) Stats(ctx context.Context) (Stats, error) {
 	return s, nil
 }
 
+// Load is what this node has under way.
+type Load struct {
+	Active  int // connections in use
+	Resting int // next hops that are left alone for a while
+}
+
+// Load counts in memory.
+func (q *Queue) Load() Load {
+	now := q.o.Clock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := Load{Active: q.active}
+	for _, h := range q.hops {
+		if h.until.After(now) {
+			l.Resting++
+		}
+	}
+	return l
+}
+
 // List returns a page of messages, oldest first, and the id to go on after (0 at the end).
 func (q *Queue) List(ctx context.Context, f store.QueueFilter, after store.QueueID, limit int) ([]store.QueueMessage, store.QueueID, error) {
 	return q.o.Store.QueueList(ctx, f, after, limit)

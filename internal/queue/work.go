@@ -137,7 +137,7 @@ func (q *Queue) message(ctx, alive context.Context, domain string, m *store.Queu
 		q.aside(ctx, m, open, reason)
 		return link
 	}
-	content, err := q.o.Store.OpenBlobID(ctx, m.Blob)
+	content, err := q.o.Store.OpenQueued(ctx, m)
 	if err != nil {
 		q.unreadable(ctx, domain, m, open, err)
 		return link

@@ -26,6 +26,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 	if err != nil {
 		return nil, err
 	}
+	registerSending(s.reg, q.Load)
 	in.SetNotifier(q) // success notifications of local deliveries are written where all others are
 	return q, nil
 }

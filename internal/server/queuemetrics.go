@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"waxwing/internal/queue"
 	"waxwing/internal/store"
 )
 
@@ -42,8 +43,20 @@ func registerQueue(reg *prometheus.Registry, count func(context.Context) (store.
 		recipients(store.QueueDamaged, func(c store.QueueCounts) int { return c.Damaged }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_queue_messages", Help: "Messages in the queue."},
 			func() float64 { return float64(f.get().Messages) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_queue_destinations", Help: "Destinations that recipients in the queue wait for."},
+			func() float64 { return float64(f.get().Destinations) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_queue_oldest_seconds", Help: "Age of the oldest message in the queue; 0 when it is empty."},
 			f.oldest),
+	)
+}
+
+// registerSending reports what the scheduler has under way.
+func registerSending(reg *prometheus.Registry, load func() queue.Load) {
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_queue_connections", Help: "Connections to other servers that are in use."},
+			func() float64 { return float64(load().Active) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "waxwing_queue_resting", Help: "Next hops that rest because they could not be reached or asked for it, as far as this node remembers."},
+			func() float64 { return float64(load().Resting) }),
 	)
 }
 

@@ -177,14 +177,30 @@ func (tx *Tx) emptiedQueue(id QueueID) {
 	tx.emptied[id] = struct{}{}
 }
 
+// flushQueue removes messages without recipients and gives their blobs back.
 func (tx *Tx) flushQueue() error {
-	for _, id := range slices.Sorted(maps.Keys(tx.emptied)) {
-		if err := releaseQueued(tx, id); err != nil {
-			return err
+	if len(tx.emptied) == 0 {
+		return nil
+	}
+	ids := make([]int64, 0, len(tx.emptied))
+	for id := range tx.emptied {
+		ids = append(ids, int64(id))
+	}
+	slices.Sort(ids)
+	tx.emptied = nil
+	d := tx.s.db.Dialect
+	if tx.s.shared() { // whoever takes the last recipient but one, at the same time, is waited for
+		if _, err := tx.numbers(`SELECT id FROM queue_message WHERE `+d.In("id", "$1")+` ORDER BY id FOR UPDATE`, d.Numbers(ids)); err != nil {
+			return fmt.Errorf("store: release %d queued messages: %w", len(ids), err)
 		}
 	}
-	tx.emptied = nil
-	return nil
+	// A row that isn't there was damaged or is gone already.
+	blobs, err := tx.numbers(`DELETE FROM queue_message WHERE `+d.In("id", "$1")+`
+		AND NOT EXISTS (SELECT 1 FROM queue_recipient WHERE message_id = queue_message.id) RETURNING blob_id`, d.Numbers(ids))
+	if err != nil {
+		return fmt.Errorf("store: release %d queued messages: %w", len(ids), err)
+	}
+	return tx.releaseBlobs(blobs)
 }
 
 // QueueRest lets a destination that does not answer rest: nothing for it is taken before until. It rests not when an
@@ -226,11 +242,16 @@ type QueueResult struct {
 // QueueFinish ends leases in one transaction. It returns how many had been lost: those rows are as others made them.
 func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueResult) (lost int, err error) {
 	err = s.Write(ctx, func(tx *Tx) error {
-		lost = 0
-		emptied := map[QueueID]bool{}
 		lines := map[waitingFor]bool{}
+		done := map[int64][]int64{} // recipients whose rows go, by the token of their lease
+		lost = 0
 		for i := range results {
 			r := &results[i]
+			if r.Done && r.Failure == nil {
+				done[r.Lease] = append(done[r.Lease], int64(r.ID))
+				tx.emptiedQueue(r.Message)
+				continue
+			}
 			n, err := finishOne(tx, now, r)
 			if err != nil {
 				return err
@@ -243,16 +264,21 @@ func (s *Store) QueueFinish(ctx context.Context, now time.Time, results []QueueR
 				}
 			}
 			if r.Done {
-				emptied[r.Message] = true
+				tx.emptiedQueue(r.Message)
 			} else {
 				lines[waitingFor{r.Domain, r.Lane}] = true
 			}
 		}
+		d := tx.s.db.Dialect
+		for token, ids := range done { // held in the meantime or not: what is delivered must not be sent again
+			n, err := affected(tx.Exec(`DELETE FROM queue_recipient WHERE `+d.In("id", "$1")+` AND lease_token = $2`, d.Numbers(ids), token))
+			if err != nil {
+				return fmt.Errorf("store: finish %d recipients: %w", len(ids), err)
+			}
+			lost += len(ids) - int(n)
+		}
 		for w := range lines {
 			tx.reschedule(w, 0)
-		}
-		for id := range emptied {
-			tx.emptiedQueue(id)
 		}
 		if len(lines) > 0 {
 			tx.NotifyQueue()
@@ -266,7 +292,7 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 	var res sql.Result
 	var err error
 	switch {
-	case r.Done: // held in the meantime or not: what is delivered must not be sent again
+	case r.Done:
 		res, err = tx.Exec(`DELETE FROM queue_recipient WHERE id = $1 AND lease_token = $2`, r.ID, r.Lease)
 	case r.Unattempted && r.HoldFor != "":
 		res, err = tx.Exec(`UPDATE queue_recipient SET state = 'held', held_for = $3, attempts = attempts - 1, lease_until = 0, lease_owner = ''
@@ -294,25 +320,6 @@ func finishOne(tx *Tx, now time.Time, r *QueueResult) (int64, error) {
 		return 0, fmt.Errorf("store: finish recipient %d: %w", r.ID, err)
 	}
 	return n, nil
-}
-
-// releaseQueued removes a message without recipients and gives its blob back.
-func releaseQueued(tx *Tx, id QueueID) error {
-	if tx.s.shared() { // whoever takes the last recipient but one, at the same time, is waited for
-		if _, err := tx.numbers(`SELECT id FROM queue_message WHERE id = $1 FOR UPDATE`, int64(id)); err != nil {
-			return fmt.Errorf("store: release queued message %d: %w", id, err)
-		}
-	}
-	var blob int64
-	err := tx.QueryRow(`DELETE FROM queue_message WHERE id = $1
-		AND NOT EXISTS (SELECT 1 FROM queue_recipient WHERE message_id = $1) RETURNING blob_id`, id).Scan(&blob)
-	if errors.Is(err, sql.ErrNoRows) { // others are left; or the row was damaged or is gone already
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("store: release queued message %d: %w", id, err)
-	}
-	return tx.ReleaseBlob(blob)
 }
 
 // QueueExtend prolongs the leases of recipients while an attempt goes on. It returns how many had been lost.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"waxwing/internal/store/blob"
 )
 
 // QueueTake says what work a scheduler wants.
@@ -268,24 +270,13 @@ type leasedRecipient struct {
 // withMessages reads the messages of recipients, in the order of the first recipient of each. Recipients whose message
 // is missing or can't be read are set aside.
 func withMessages(tx *Tx, recipients []leasedRecipient, out *QueueTaken) ([]QueueMessage, error) {
-	var messages []QueueMessage
-	index := map[QueueID]int{}
+	messages, index, err := queuedFor(tx, recipients)
+	if err != nil {
+		return nil, err
+	}
 	for _, r := range recipients {
-		at, seen := index[r.message]
-		if !seen {
-			m, err := scanMessage(tx.QueryRow(`SELECT `+messageColumns+` FROM queue_message WHERE id = $1`, r.message))
-			switch {
-			case err == nil:
-				at = len(messages)
-				messages = append(messages, m)
-			case errors.Is(err, ErrCorrupt):
-				at = -1
-			default:
-				return nil, fmt.Errorf("store: read queued message %d: %w", r.message, err)
-			}
-			index[r.message] = at
-		}
-		if at < 0 {
+		at, ok := index[r.message]
+		if !ok {
 			if err := setAside(tx, r.ID, "the message's row is missing or can't be read"); err != nil {
 				return nil, err
 			}
@@ -297,16 +288,88 @@ func withMessages(tx *Tx, recipients []leasedRecipient, out *QueueTaken) ([]Queu
 	return messages, nil
 }
 
+// queuedFor reads the messages of recipients with the places of their contents: all at once, or one by one when a row of them
+// can't be read.
+func queuedFor(tx *Tx, recipients []leasedRecipient) ([]QueueMessage, map[QueueID]int, error) {
+	index := make(map[QueueID]int, len(recipients))
+	var ids []int64
+	for _, r := range recipients {
+		if _, seen := index[r.message]; !seen {
+			index[r.message] = len(ids)
+			ids = append(ids, int64(r.message))
+		}
+	}
+	if len(ids) == 0 {
+		return nil, index, nil
+	}
+	messages := make([]QueueMessage, len(ids))
+	found, err := readMessages(tx, ids, func(m QueueMessage) { messages[index[m.ID]] = m })
+	if err == nil && found == len(ids) {
+		return messages, index, nil
+	}
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return nil, nil, err
+	}
+	messages = messages[:0]
+	clear(index)
+	for _, id := range ids {
+		m, err := scanMessage(tx.QueryRow(`SELECT `+messageColumns+` FROM queue_message WHERE id = $1`, id))
+		if errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("store: read queued message %d: %w", id, err)
+		}
+		index[m.ID] = len(messages)
+		messages = append(messages, m)
+	}
+	return messages, index, nil
+}
+
+// readMessages reads messages with the places of their contents, and returns how many there are.
+func readMessages(tx *Tx, ids []int64, add func(QueueMessage)) (found int, err error) {
+	d := tx.s.db.Dialect
+	rows, err := tx.Query(`SELECT `+messageColumns+`, blob.segment, blob.place, blob.stored, blob.length, blob.hash_key
+		FROM queue_message JOIN blob USING (blob_id) WHERE `+d.In("id", "$1"), d.Numbers(ids))
+	if err != nil {
+		return 0, fmt.Errorf("store: read queued messages: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var ref blob.Ref
+		m, err := scanMessage(rows, scanRef(&ref)...)
+		if err != nil {
+			return 0, err
+		}
+		m.place = &ref
+		add(m)
+		found++
+	}
+	return found, rows.Err()
+}
+
+// OpenQueued opens the content of a message that QueueTakeWork gave. Where it was then is looked at first.
+func (s *Store) OpenQueued(ctx context.Context, m *QueueMessage) (Blob, error) {
+	if m.place != nil {
+		if b, err := s.blobs.Open(*m.place); err == nil {
+			return checkedBlob{b}, nil
+		}
+	}
+	return s.OpenBlobID(ctx, m.Blob) // it was moved, or is damaged
+}
+
 const messageColumns = `account_id, id, trace_id, sender, body, utf8, ret, envid, prefix, size, created, expires, description, blob_id, priority,
 	hold_until, deliver_by, by_mode, tls`
 
 // scanMessage reads one row; ErrCorrupt when it is missing or holds values that no writer of ours wrote.
-func scanMessage(row interface{ Scan(...any) error }) (QueueMessage, error) {
+func scanMessage(row interface{ Scan(...any) error }, more ...any) (QueueMessage, error) {
 	var m QueueMessage
 	var utf8 int
 	var created, expires, hold, by int64
-	err := row.Scan(&m.Account, &m.ID, &m.TraceID, &m.From, &m.Body, &utf8, &m.Ret, &m.EnvID, &m.Prefix, &m.Size,
-		&created, &expires, &m.Description, &m.Blob, &m.Priority, &hold, &by, &m.ByMode, &m.TLS)
+	err := row.Scan(append([]any{
+		&m.Account, &m.ID, &m.TraceID, &m.From, &m.Body, &utf8, &m.Ret, &m.EnvID, &m.Prefix, &m.Size,
+		&created, &expires, &m.Description, &m.Blob, &m.Priority, &hold, &by, &m.ByMode, &m.TLS,
+	}, more...)...)
 	if err != nil {
 		return m, rowError(err)
 	}

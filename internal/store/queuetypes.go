@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"waxwing/internal/store/blob"
+)
 
 // QueueID names one queued message; RecipientID one recipient of it. Both ascend and are never reused.
 type (
@@ -33,6 +37,8 @@ type QueueMessage struct {
 	Priority    int       // -9 to 9, RFC 6710
 	Recipients  []QueueRecipient
 	Description string // Subject for `queue list`, shortened; may be empty by policy
+
+	place *blob.Ref // where its content was when it was taken, nil: not known
 }
 
 // QueueState is the state of one recipient's row.
