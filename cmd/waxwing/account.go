@@ -146,6 +146,7 @@ func (c *accountShow) Run(s *session) error {
 			if a.Held {
 				p.row("legal hold", "nothing of it goes, see `waxwing account hold`")
 			}
+			sendingRows(p, a.Sending)
 			if a.Password != nil && !*a.Password {
 				p.row("password", "none: nobody can sign in")
 			}

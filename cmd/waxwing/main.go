@@ -57,6 +57,7 @@ type commandLine struct {
 	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
 	Access  accessCommand  `cmd:"" help:"Say who may connect, sign in and send mail here."`
 	DNSList dnsListCommand `cmd:"" name:"dnslist" help:"Look after the DNS block and allow lists that strangers are looked up in."`
+	Sending sendingCommand `cmd:"" help:"Look after how much users send, and whose mail is on hold."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
 	Trace   traceCommand   `cmd:"" help:"Find out what became of messages."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`

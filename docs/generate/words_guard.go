@@ -25,11 +25,26 @@ var guardSettingWords = map[string]string{
 	"limit.recipients_per_address":  "每个地址（IPv6：每个 /64）每小时的收件人数；0 为不限",
 	"limit.recipients_per_network":  "每个网络（IPv4：/24，IPv6：/48）每小时的收件人数；0 为不限",
 	"limit.recipients_per_sender":   "每个信封发件人每小时的收件人数；0 为不限",
+	"load.descriptors_percent":      "文件描述符使用达到百分之几时，暂缓新的 SMTP 会话：10 至 100",
+	"load.memory_percent":           "内存使用达到限额（GOMEMLIMIT 或控制组的限额）的百分之几时，暂缓收信：10 至 100",
+	"load.writer_queue":             "等待数据库的事务达到多少时，暂缓收信：100 至 1000000",
+	"sending.anomaly":               "账号的发信方式前所未有时如何处置：hold（搁置）、alert（报警）或 off（不看）",
+	"sending.anomaly_domains":       "账号每小时首次发往的目的域数；0 为不看：0 至 100000",
+	"sending.anomaly_end_sessions":  "账号被搁置时是否结束其会话：yes 或 no",
+	"sending.anomaly_factor":        "每小时收件人数达到平常的多少倍算突增；0 为不看：0 至 100000",
+	"sending.anomaly_failures":      "一小时内账号的收件人最终失败的百分比；0 为不看：0 至 100",
+	"sending.anomaly_floor":         "每小时收件人数在此以下时不算异常：1 至 1000000000",
+	"sending.anomaly_networks":      "一小时内从多少个网络登录账号；0 为不看：0 至 1000",
+	"sending.messages_per_day":      "每个账号每天的邮件数；0 为不限：0 至 1000000000",
+	"sending.messages_per_hour":     "每个账号每小时的邮件数；0 为不限：0 至 1000000000",
+	"sending.recipients_per_day":    "每个账号每天的收件人数；0 为不限：0 至 1000000000",
+	"sending.recipients_per_hour":   "每个账号每小时的收件人数；0 为不限：0 至 1000000000",
 }
 
 // The words of its metrics.
 var guardMetricWords = map[string]string{
-	"waxwing_guard_verdicts_total": "前门对来访者作出的裁决数（放行除外），按检查、阶段和处置（delay 延迟、defer 暂拒、refuse 拒绝）区分。",
+	"waxwing_sending_anomalies_total": "发信方式前所未有的账号数；每次都写入日志，其邮件被搁置，除非设置另有规定。",
+	"waxwing_guard_verdicts_total":    "前门对来访者作出的裁决数（放行除外），按检查、阶段和处置（delay 延迟、defer 暂拒、refuse 拒绝）区分。",
 }
 
 func init() {

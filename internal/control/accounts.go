@@ -32,11 +32,12 @@ type Account struct {
 	QuotaMessages int64     `json:"quota_messages"` // 0: none
 	Created       time.Time `json:"created"`
 	// Only in the answer of AccountShow:
-	Usage     *Usage    `json:"usage,omitempty"`
-	Mailboxes []Mailbox `json:"mailboxes,omitempty"`
-	Aliases   []string  `json:"aliases,omitempty"`
-	Password  *bool     `json:"has_password,omitempty"`
-	Held      bool      `json:"held,omitempty"` // under a legal hold
+	Usage     *Usage      `json:"usage,omitempty"`
+	Mailboxes []Mailbox   `json:"mailboxes,omitempty"`
+	Aliases   []string    `json:"aliases,omitempty"`
+	Password  *bool       `json:"has_password,omitempty"`
+	Held      bool        `json:"held,omitempty"` // under a legal hold
+	Sending   *SendingUse `json:"sending,omitempty"`
 }
 
 // Usage is what an account holds.
@@ -160,6 +161,9 @@ func (s *Service) accountShow(ctx context.Context, req AccountRef) (Account, err
 	}
 	out.Usage = &Usage{Bytes: usage.Bytes, Messages: usage.Messages}
 	if _, out.Held, err = s.store.Holds(ctx, a.ID); err != nil {
+		return Account{}, err
+	}
+	if out.Sending, err = s.sendingUse(ctx, a); err != nil {
 		return Account{}, err
 	}
 	if out.Mailboxes, err = s.mailboxes(ctx, a.ID); err != nil {

@@ -143,7 +143,7 @@ func defaultGuard() GuardSettings {
 		LoadMemory: 90, LoadDescriptors: 90, LoadWriter: 5000,
 		Sending: SendingSettings{
 			MessagesPerHour: 1000, MessagesPerDay: 5000, RecipientsPerHour: 5000, RecipientsPerDay: 20_000,
-			Anomaly: Hold, EndSessions: No, Floor: 300, Factor: 20, NewDomains: 200, Failures: 50, Networks: 30,
+			Anomaly: Hold, EndSessions: No, Floor: 500, Factor: 20, NewDomains: 200, Failures: 50, Networks: 30,
 		},
 	}
 	for i, l := range limitDefs {
@@ -185,6 +185,21 @@ var guardDefs = append([]settingDef{
 	number("guard.tarpit_after", "errors of a session without delay; each further one is answered later", 0, 1000, func(g *GuardSettings) *int { return &g.TarpitAfter }),
 	number("guard.tarpit_step_ms", "milliseconds by which the delay grows with each error; 0: no delays", 0, 10_000, func(g *GuardSettings) *int { return &g.TarpitStep }),
 	number("guard.tarpit_max_ms", "milliseconds of the longest delay", 0, 30_000, func(g *GuardSettings) *int { return &g.TarpitMax }),
+	number("load.descriptors_percent", "per cent of the file descriptors in use from which new sessions of SMTP are put off", 10, 100, func(g *GuardSettings) *int { return &g.LoadDescriptors }),
+	number("load.memory_percent", "per cent of the memory limit (GOMEMLIMIT or the control group's) in use from which mail is put off", 10, 100, func(g *GuardSettings) *int { return &g.LoadMemory }),
+	number("load.writer_queue", "transactions that wait for the database from which mail is put off", 100, 1_000_000, func(g *GuardSettings) *int { return &g.LoadWriter }),
+
+	number("sending.messages_per_hour", "messages an hour of one account; 0 is no limit", 0, maxRate, func(g *GuardSettings) *int64 { return &g.Sending.MessagesPerHour }),
+	number("sending.messages_per_day", "messages a day of one account; 0 is no limit", 0, maxRate, func(g *GuardSettings) *int64 { return &g.Sending.MessagesPerDay }),
+	number("sending.recipients_per_hour", "recipients an hour of one account; 0 is no limit", 0, maxRate, func(g *GuardSettings) *int64 { return &g.Sending.RecipientsPerHour }),
+	number("sending.recipients_per_day", "recipients a day of one account; 0 is no limit", 0, maxRate, func(g *GuardSettings) *int64 { return &g.Sending.RecipientsPerDay }),
+	word("sending.anomaly", "what becomes of an account that sends as it never did", func(g *GuardSettings) *string { return &g.Sending.Anomaly }, Hold, Alert, Off),
+	word("sending.anomaly_end_sessions", "whether the sessions of an account that comes on hold are ended", func(g *GuardSettings) *string { return &g.Sending.EndSessions }, Yes, No),
+	number("sending.anomaly_floor", "recipients an hour below which nothing is an anomaly", 1, maxRate, func(g *GuardSettings) *int64 { return &g.Sending.Floor }),
+	number("sending.anomaly_factor", "how many times its usual recipients an hour make a burst of an account; 0: not looked at", 0, 100_000, func(g *GuardSettings) *int64 { return &g.Sending.Factor }),
+	number("sending.anomaly_domains", "destinations an hour that an account didn't send to before; 0: not looked at", 0, 100_000, func(g *GuardSettings) *int64 { return &g.Sending.NewDomains }),
+	number("sending.anomaly_failures", "per cent of an account's recipients within an hour that failed for good; 0: not looked at", 0, 100, func(g *GuardSettings) *int { return &g.Sending.Failures }),
+	number("sending.anomaly_networks", "networks that an account is signed in to from within an hour; 0: not looked at", 0, 1000, func(g *GuardSettings) *int64 { return &g.Sending.Networks }),
 }, limitRows()...)
 
 func limitRows() []settingDef {

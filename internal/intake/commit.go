@@ -92,8 +92,12 @@ func (t *Transaction) queueMessage(part *message.Part, size int64, id string, no
 		m.Body = string(smtp.Body8Bit)
 	}
 	t.applyTerms(m)
+	held := t.held()
 	for i := range m.Recipients {
 		m.Recipients[i].State = store.QueueWaiting
+		if held != "" {
+			m.Recipients[i].State, m.Recipients[i].HeldFor = store.QueueHeld, held
+		}
 		m.Recipients[i].NextAttempt = now
 	}
 	return m

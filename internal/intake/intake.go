@@ -99,14 +99,17 @@ type Options struct {
 	Routing   Router
 	Hostname  string
 	Limits    Limits
-	SpoolDir  string                // for messages too large for memory; os.TempDir() when empty
-	Trace     *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
-	Notifier  Notifier              // makes delivery status notifications of success; none are made when nil
-	Surge     Surge                 // notices mail bombs; nobody does when nil
-	Clock     func() time.Time      // time.Now when nil
-	IDs       func() string         // trace ids; ULIDs when nil
-	Free      func() (int64, error) // free octets where mail is kept; those of SpoolDir when nil
-	Logger    *slog.Logger          // discarded when nil
+	// Held tells why the mail of an account is kept in the queue until an administrator releases it, "" when it is not; nil:
+	// never.
+	Held     func(store.AccountID) (reason string)
+	SpoolDir string                // for messages too large for memory; os.TempDir() when empty
+	Trace    *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
+	Notifier Notifier              // makes delivery status notifications of success; none are made when nil
+	Surge    Surge                 // notices mail bombs; nobody does when nil
+	Clock    func() time.Time      // time.Now when nil
+	IDs      func() string         // trace ids; ULIDs when nil
+	Free     func() (int64, error) // free octets where mail is kept; those of SpoolDir when nil
+	Logger   *slog.Logger          // discarded when nil
 
 	// TraceClientName writes the HELO name of signed-in users into Received. By default only their address is written:
 	// the name of someone's computer is nobody's business.

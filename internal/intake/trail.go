@@ -41,7 +41,7 @@ func (t *Transaction) tell(part *message.Part, d *store.Delivery) {
 		r := &t.remotes[i]
 		step := trace.Step{Kind: trace.Queue, Outcome: trace.Waiting, Address: r.To, Host: r.Domain}
 		if r.State == store.QueueHeld {
-			step.Outcome, step.Reason = trace.Held, r.LastError
+			step.Outcome, step.Reason = trace.Held, r.HeldFor
 		}
 		trail.Add(step)
 	}

@@ -101,6 +101,14 @@ func (t *Transaction) Mail(ctx context.Context, m smtp.Mail) error {
 	return nil
 }
 
+// held is why the mail of the user is kept in the queue, "" when it isn't.
+func (t *Transaction) held() string {
+	if f := t.in.opts.Held; f != nil && t.user() {
+		return f(t.peer.Identity.Account)
+	}
+	return ""
+}
+
 func (t *Transaction) directoryFailed(err error, a address.Address) *smtp.Reply {
 	if errors.Is(err, directory.ErrExpansion) {
 		t.in.log.Error("address expands too far", "address", a.String(), "error", err)
@@ -242,7 +250,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 			}
 		}
 	}
-	if !t.terms.hold.IsZero() && route.Status == directory.OK { // where it leads is found when it is released
+	if (!t.terms.hold.IsZero() || t.held() != "") && route.Status == directory.OK { // where it leads is found when it is released
 		rc.action = ""
 		t.addRemote(r.To, store.QueueRecipient{
 			To: r.To.String(), Domain: store.LocalDestination, Notify: uint8(r.Notify), ORcpt: r.ORcpt, ValidSince: r.ValidSince.String(),

@@ -134,8 +134,9 @@ func (t through) Inject(ctx context.Context, to address.Address, raw []byte) err
 type Metrics struct {
 	Attempt func(status transport.Status, took time.Duration) // of one recipient
 	Outcome func(status transport.Status, category, provider string)
-	Report  func(kind Kind)      // a notification was sent
-	Damaged func(recipients int) // rows were set aside
+	Failed  func(account store.AccountID) // a recipient of the account's mail failed for good
+	Report  func(kind Kind)               // a notification was sent
+	Damaged func(recipients int)          // rows were set aside
 }
 
 // Options make a Queue.

@@ -356,6 +356,9 @@ func (q *Queue) count(m *store.QueueMessage, r store.QueueRecipient, tr *transpo
 	if q.o.Metrics.Attempt != nil {
 		q.o.Metrics.Attempt(tr.Status, took)
 	}
+	if q.o.Metrics.Failed != nil && tr.Status == transport.Failed && m.Account != 0 {
+		q.o.Metrics.Failed(m.Account)
+	}
 	if q.o.Metrics.Outcome != nil {
 		q.o.Metrics.Outcome(tr.Status, res.Category, res.Provider)
 	}

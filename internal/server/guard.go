@@ -17,7 +17,12 @@ import (
 // buildGuard makes the front door. The order of the checks is the order in which they are asked.
 func (s *Server) buildGuard(m *metrics) *guard.Guard {
 	s.parts.access = guard.NewAccess(s.state.Directory, loopbackOnly(s.cfg))
-	checks := append([]guard.Check{s.parts.access.Check(), guard.NewLimits(s.state.Directory, time.Now).Check()}, s.parts.door.checks()...)
+	checks := append([]guard.Check{
+		s.parts.access.Check(),
+		guard.NewLoad(s.state.Directory, guard.Node(s.state.Store.Waiting), time.Now).Check(),
+		guard.NewLimits(s.state.Directory, time.Now).Check(),
+		s.parts.sending.Check(),
+	}, s.parts.door.checks()...)
 	checks = append(checks, guard.NewManners(s.state.Directory).Check())
 	return guard.New(guard.Options{Logger: telemetry.Bounded(s.log.With("part", "guard"), time.Now), Decided: m.decided}, checks...)
 }
@@ -49,6 +54,8 @@ func (s *Server) admitsSignIn(at auth.Attempt, acct directory.Account) bool {
 	if !ok {
 		s.log.Warn("sign-in refused by the account's access rules", "account", acct.Address.String(), "listener", string(listener),
 			"remote", at.Remote.Addr().String(), "reason", reason)
+	} else if !s.parts.access.Exempt(at.Remote.Addr()) {
+		s.parts.sending.SignedIn(context.Background(), acct.ID, acct.Address.String(), at.Remote.Addr())
 	}
 	return ok
 }

@@ -35,6 +35,8 @@ type metrics struct {
 	quota    *prometheus.CounterVec
 	guard    *prometheus.CounterVec
 
+	anomalies prometheus.Counter
+
 	retrieved, retrievedOctets prometheus.Counter
 }
 
@@ -57,12 +59,13 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 
 		quota: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_quota_warnings_total", Help: "Warnings that a quota is nearly used up, by the per cent that was reached."}, []string{"percent"}),
 
-		guard: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_guard_verdicts_total", Help: "What the guard decided about peers, but for letting them go on, by check, stage and act (delay, defer, refuse)."}, []string{"check", "stage", "act"}),
+		anomalies: newAnomalies(),
+		guard:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_guard_verdicts_total", Help: "What the guard decided about peers, but for letting them go on, by check, stage and act (delay, defer, refuse)."}, []string{"check", "stage", "act"}),
 
 		retrieved:       prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_messages_total", Help: "Messages sent by RETR."}),
 		retrievedOctets: prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_octets_total", Help: "Octets of these messages."}),
 	}
-	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.outcomes, m.reports, m.damaged, m.quota, m.guard)
+	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.outcomes, m.reports, m.damaged, m.quota, m.guard, m.anomalies)
 	return m
 }
 

@@ -49,6 +49,9 @@ type parts struct {
 
 	stopTrace func() // nil before it runs
 	access    *guard.Access
+	sending   *guard.Sending
+	alarms    chan guard.Alarm
+	tellAlarm func(context.Context) // until its context ends
 }
 
 func (p *parts) close() error {
@@ -61,6 +64,12 @@ func (p *parts) close() error {
 		err = p.door.close()
 		p.door = nil
 	}
+	if p.sending != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err = errors.Join(err, p.sending.Flush(ctx))
+		cancel()
+		p.sending = nil
+	}
 	if p.resolver != nil {
 		p.resolver.Close()
 		p.resolver = nil
@@ -69,7 +78,7 @@ func (p *parts) close() error {
 }
 
 // build makes the parts from the ground up.
-func (s *Server) build(_ context.Context) error {
+func (s *Server) build(ctx context.Context) error {
 	m := newMetrics(s.reg)
 	if err := s.newTrace(); err != nil {
 		return err
@@ -80,6 +89,9 @@ func (s *Server) build(_ context.Context) error {
 	s.parts.quotas = &quotaWarner{
 		notices: notices{store: s.state.Store, dir: s.state.Directory, hostname: s.cfg.Hostname, clock: time.Now}, log: s.log.With("part", "quota"),
 		told: func(level int64) { m.quota.WithLabelValues(strconv.FormatInt(level, 10)).Inc() },
+	}
+	if err := s.buildSending(ctx, m); err != nil {
+		return err
 	}
 	checker, err := auth.New(s.state.Directory, auth.Options{
 		Logger: telemetry.Bounded(s.log.With("part", "auth"), time.Now), Concurrency: s.cfg.Limits.PasswordHashings,
@@ -96,7 +108,7 @@ func (s *Server) build(_ context.Context) error {
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: router,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
-		Suppressed: s.suppressed, Surge: s.parts.door.surge,
+		Suppressed: s.suppressed, Held: s.parts.sending.Held, Surge: s.parts.door.surge,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),
 		},
@@ -104,6 +116,7 @@ func (s *Server) build(_ context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.parts.tellAlarm = func(ctx context.Context) { s.runAlarms(ctx, in) }
 	if err := s.buildOutbound(in, m); err != nil {
 		return err
 	}
@@ -138,7 +151,7 @@ func (s *Server) build(_ context.Context) error {
 // alone, everyone who comes from there. A client that XCLIENT names counts by its own address.
 func loopbackOnly(cfg *config.Config) func(netip.Addr) bool {
 	for _, l := range cfg.Listeners {
-		if !config.Loopback(l.Address) {
+		if !config.Loopback(l.Address) && config.UnixPath(l.Address) == "" {
 			return nil
 		}
 	}

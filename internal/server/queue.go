@@ -21,7 +21,7 @@ func (s *Server) newQueue(in *intake.Intake, out *transport.Transport, m *metric
 			// Attempts under way end before the grace of the whole server does, so that what became of them is written.
 			Grace: s.cfg.Limits.ShutdownGrace.Std() * 2 / 3,
 		},
-		Logger: s.log.With("part", "queue"), Metrics: m.queue(), Suppress: s.suppress, Trace: s.parts.trace,
+		Logger: s.log.With("part", "queue"), Metrics: s.queueHooks(m), Suppress: s.suppress, Trace: s.parts.trace,
 	})
 	if err != nil {
 		return nil, err
@@ -56,4 +56,11 @@ func (s *Server) suppressed(ctx context.Context, to, sender string) string {
 		return ""
 	}
 	return queue.SuppressedText(x)
+}
+
+// queueHooks are the metrics, and what failed for the check of what users send.
+func (s *Server) queueHooks(m *metrics) queue.Metrics {
+	hooks := m.queue()
+	hooks.Failed = s.parts.sending.Failed
+	return hooks
 }

@@ -162,6 +162,8 @@ func (s *Server) start() error {
 	s.goBackground(s.backups)
 	s.goBackground(s.runQueue)
 	s.goBackground(s.runEvictor)
+	s.goBackground(s.runSending)
+	s.goBackground(s.parts.tellAlarm)
 	s.runDoor()
 	s.goBackground(s.parts.sts.Run)
 	s.goBackground(s.parts.reports.Run)

@@ -350,6 +350,9 @@ func (d *directoryEditor) removeAccount(a DirectoryAccount) error {
 	if err := d.s.DeleteAccountState(d.tx, a.ID); err != nil {
 		return err
 	}
+	if err := d.tx.exec(`DELETE FROM sending_hold WHERE account_id = $1`, a.ID); err != nil {
+		return err
+	}
 	return d.note(historyAccounts+a.Key, nil)
 }
 

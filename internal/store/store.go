@@ -178,3 +178,6 @@ func (s *Store) Writable(size int64) error {
 	}
 	return blobError(s.blobs.Writable(size))
 }
+
+// Waiting is how many transactions wait for their turn.
+func (s *Store) Waiting() int { return s.writer.waiting() }

@@ -74,6 +74,8 @@ var tables = []Table{
 	{Name: "queue_rule", key: []string{"kind", "name"}, seeds: "kind = 'version' AND value = '0'"},
 	{Name: "queue_suppressed", key: []string{"address", "sender_domain"}},
 	{Name: "queue_sent", key: []string{"source", "provider", "day"}},
+	{Name: "sending_count", key: []string{"subject"}},
+	{Name: "sending_hold", Account: "account_id", key: []string{"account_id"}},
 	{Name: "trace", key: []string{"trace_id", "part"}},
 	{Name: "sts_policy", key: []string{"domain"}},
 	{Name: "tls_outcome", key: []string{"day", "domain", "policy", "result"}},

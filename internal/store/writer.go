@@ -91,6 +91,13 @@ func (w *writer) enqueue(o *op) error {
 	return nil
 }
 
+// waiting is how many operations wait for their turn.
+func (w *writer) waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue)
+}
+
 // withdraw takes an operation out of the queue; false when its turn has come.
 func (w *writer) withdraw(o *op) bool {
 	w.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -235,4 +236,98 @@ listen imaps
 			t.Errorf("the client's address does not stand in %s", all.String())
 		}
 	}
+}
+
+// TestAnAccountThatSendsAsItNeverDidComesOnHold sends a burst as a signed-in user, from an address that isn't exempt.
+func TestAnAccountThatSendsAsItNeverDidComesOnHold(t *testing.T) {
+	t.Parallel()
+	n := node(t, rig.WaxwingOptions{Edit: behindProxy, Relay: rig.Loopback(1)})
+	set := filepath.Join(t.TempDir(), "set.toml")
+	text := "[sending]\nanomaly_floor = 20\nanomaly_factor = 2\nanomaly_end_sessions = \"yes\"\n"
+	if err := os.WriteFile(set, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := n.Command(t.Context(), nil, append(args, "--dir", n.Dir)...)
+		if err != nil {
+			t.Fatalf("%v: %s, %v", args, out, err)
+		}
+		return out
+	}
+	run("config", "apply", "--yes", set)
+	in, err := imapAs(t, n, "198.51.100.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := submitAs(t, n, "198.51.100.7")
+	send := func(to ...string) {
+		t.Helper()
+		c.expect("MAIL FROM:<"+ada.Address+">", "250 ")
+		for _, r := range to {
+			c.expect("RCPT TO:<"+r+">", "250 ")
+		}
+		c.expect("DATA", "354 ")
+		c.expect("From: <"+ada.Address+">\r\nSubject: a burst\r\n\r\nhello\r\n.", "250 ")
+	}
+	send("first@far.test")
+	var many []string
+	for i := range 21 {
+		many = append(many, fmt.Sprintf("r%d@far.test", i))
+	}
+	c.expect("MAIL FROM:<"+ada.Address+">", "250 ")
+	for _, r := range many {
+		c.write("RCPT TO:<" + r + ">\r\n")
+	}
+	if rest, _ := io.ReadAll(in.r); !strings.Contains(string(rest), "* BYE") {
+		t.Errorf("the IMAP session heard %q", rest)
+	}
+	// What it sends from now on is taken, and kept.
+	c = submitAs(t, n, "198.51.100.7")
+	send("later@far.test", bob.Address)
+	if states := queueStates(t, n); states["first@far.test"] != "held" || states["later@far.test"] != "held" || states[bob.Address] != "held" {
+		t.Errorf("in the queue: %v", states)
+	}
+	if out := run("account", "show", ada.Address); !strings.Contains(out, "on hold since") {
+		t.Errorf("account show: %s", out)
+	}
+	run("sending", "release", ada.Address)
+	waitFor(t, "the release of mail for bob", func() bool {
+		_, waits := queueStates(t, n)[bob.Address]
+		return !waits
+	})
+	if out := run("sending", "list"); strings.Contains(out, ada.Address) {
+		t.Errorf("still on hold: %s", out)
+	}
+}
+
+// queueStates gives the states of the recipients in the queue.
+func queueStates(t *testing.T, n *rig.Node) map[string]string {
+	t.Helper()
+	var queue []struct {
+		Recipients []struct{ To, State string }
+	}
+	commandJSON(t, n, &queue, "queue", "list", "--json", "--dir", n.Dir)
+	states := map[string]string{}
+	for _, m := range queue {
+		for _, r := range m.Recipients {
+			states[r.To] = r.State
+		}
+	}
+	return states
+}
+
+// submitAs signs ada in to submission from an address.
+func submitAs(t *testing.T, n *rig.Node, client string) *talk {
+	t.Helper()
+	c := talkAs(t, n.Submissions, client)
+	tc := tls.Client(c.nc, trust(t, n.CAFile))
+	if err := tc.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.nc, c.r = tc, bufio.NewReader(tc)
+	c.expect("", "220 ")
+	c.expect("EHLO client.test", "250 ")
+	c.expect("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+ada.Address+"\x00"+ada.Password)), "235 ")
+	return c
 }

@@ -18,7 +18,7 @@ type Opener func(tb testing.TB, dir string, clock func() time.Time) *store.Store
 
 // Run checks that a back-end keeps the contract of package store.
 func Run(t *testing.T, open Opener) {
-	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks, keepChecks, snapshotChecks, tlsChecks, proofChecks, returningChecks, mapChecks, sieveChecks} {
+	for _, group := range [][]check{mailboxChecks, entryChecks, viewChecks, contentChecks, keepChecks, snapshotChecks, tlsChecks, proofChecks, returningChecks, mapChecks, sieveChecks, sendingChecks} {
 		for _, c := range group {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()
