@@ -12,6 +12,7 @@ import (
 type tlsCommand struct {
 	Policy  tlsPolicy  `cmd:"" help:"How connections to other servers must be protected, by the recipient's domain."`
 	Records tlsRecords `cmd:"" help:"Print the DNS records and the MTA-STS policy that a domain should publish."`
+	Reports tlsReports `cmd:"" help:"Read the reports that other servers sent about TLS with this one."`
 }
 
 type tlsPolicy struct {
@@ -88,5 +89,62 @@ func (c *tlsRecords) Run(s *session) error {
 		}
 		w.line("; the policy, as text/plain at " + out.PolicyURL)
 		w.line(strings.ReplaceAll(strings.TrimSuffix(out.Policy, "\r\n"), "\r\n", "\n"))
+	})
+}
+
+type tlsReports struct {
+	List tlsReportsList `cmd:"" help:"List the reports in the mailboxes of an account, the newest first."`
+	Show tlsReportsShow `cmd:"" help:"Show a report."`
+}
+
+type tlsReportsList struct {
+	Account string        `required:"" help:"Account that the reports go to." placeholder:"ADDRESS"`
+	Since   time.Duration `help:"Only those that came within this time." placeholder:"DURATION"`
+	Limit   int           `default:"100" help:"At most so many." placeholder:"N"`
+}
+
+func (c *tlsReportsList) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		page := control.TLSReportPage{Account: c.Account, Limit: c.Limit}
+		if c.Since > 0 {
+			page.Since = time.Now().Add(-c.Since)
+		}
+		list, err := control.TLSReportList.Call(s.ctx, k, page)
+		if err != nil {
+			return err
+		}
+		return s.print(list.Reports, func(w *printer) {
+			w.row("ID", "CAME", "FROM", "DOMAINS", "DAY", "SUCCESSFUL", "FAILED", "PROBLEM")
+			for _, r := range list.Reports {
+				w.row(r.ID, r.Came.Format(timeFormat), r.Organization, strings.Join(r.Domains, " "), r.Start.Format(time.DateOnly), r.Successful, r.Failed, r.Problem)
+			}
+		})
+	})
+}
+
+type tlsReportsShow struct {
+	ID      int64  `arg:"" help:"Number of the report in the list."`
+	Account string `required:"" help:"Account that the report went to." placeholder:"ADDRESS"`
+}
+
+func (c *tlsReportsShow) Run(s *session) error {
+	return s.with(func(k control.Carrier) error {
+		r, err := control.TLSReportShow.Call(s.ctx, k, control.MessageRef{Account: c.Account, ID: c.ID})
+		if err != nil {
+			return err
+		}
+		return s.print(r, func(w *printer) {
+			w.row("from", r.Organization, r.Contact)
+			w.row("id", r.ID)
+			w.row("time", r.Range.Start.Format(time.RFC3339), r.Range.End.Format(time.RFC3339))
+			for _, p := range r.Policies {
+				w.row("policy", p.Policy.Domain, p.Policy.Type, strings.Join(p.Policy.String, "; "), strings.Join(p.Policy.MXHost, " "))
+				w.row("successful", p.Summary.Successful)
+				w.row("failed", p.Summary.Failed)
+				for _, f := range p.Failures {
+					w.row("failure", f.Sessions, f.Type, f.Host, f.ReceiverIP, "from "+f.SendingIP, f.Code, f.More)
+				}
+			}
+		})
 	})
 }
