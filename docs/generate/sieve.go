@@ -111,7 +111,6 @@ var sieveExtensionWords = map[string]doc{
 	"include":                    {words{"Runs another script of the same account (`:personal`).", "运行同一账号的其他脚本（`:personal`）。"}, "RFC 6609"},
 	"index":                      {words{"Tests the n-th field of a name.", "检测同名字段中的第 n 个。"}, "RFC 5260, 6"},
 	"mailbox":                    {words{"`mailboxexists`, and `:create` for fileinto.", "`mailboxexists` 以及 fileinto 的 `:create`。"}, "RFC 5490, 3"},
-	"mailboxid":                  {words{"Names mailboxes by their ids.", "以编号指定邮箱。"}, "RFC 9042"},
 	"mime":                       {words{"Tests headers of parts and their parameters.", "检测部件头及其参数。"}, "RFC 5703, 4"},
 	"regex":                      {words{"Regular expressions (RE2), in linear time.", "正则表达式（RE2），线性时间。"}, "draft-ietf-sieve-regex"},
 	"reject":                     {words{"The same as ereject.", "同 ereject。"}, "RFC 5429"},

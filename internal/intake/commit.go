@@ -66,11 +66,11 @@ func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Par
 	delivery := store.Delivery{
 		Content: content,
 		Summary: digest.Make(part, content, content.Size()),
-		Local:   make([]store.NewEntry, len(t.locals)),
+		Local:   make([]store.NewEntry, 0, len(t.locals)),
 	}
 	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), t.traceID, now))
-	for i, l := range t.locals {
-		delivery.Local[i] = store.NewEntry{Account: l.account, Role: l.role, Name: t.folder(l), InternalDate: now, IgnoreQuota: true}
+	if err := t.filter(ctx, part, content, t.traceID, now, &delivery); err != nil {
+		return store.Delivery{}, nil, err
 	}
 	return delivery, part, nil
 }

@@ -104,6 +104,7 @@ type Options struct {
 	Held     func(store.AccountID) (reason string)
 	SpoolDir string                // for messages too large for memory; os.TempDir() when empty
 	Trace    *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
+	Scripts  Scripts               // filter scripts of the mailboxes; nil: none are run
 	Notifier Notifier              // makes delivery status notifications of success; none are made when nil
 	Surge    Surge                 // notices mail bombs; nobody does when nil
 	Clock    func() time.Time      // time.Now when nil
@@ -126,6 +127,7 @@ type Intake struct {
 	limits   Limits
 	log      *slog.Logger
 	notifier atomic.Pointer[Notifier]
+	filters  *filters // nil: no scripts are run
 
 	inMemory atomic.Int64 // octets of spools in memory
 	spooled  atomic.Int64 // octets of all spools
@@ -154,7 +156,7 @@ func New(opts Options) (*Intake, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	in := &Intake{opts: opts, limits: opts.Limits.withDefaults(), log: opts.Logger}
+	in := &Intake{opts: opts, limits: opts.Limits.withDefaults(), log: opts.Logger, filters: newFilters(opts.Scripts)}
 	if opts.Notifier != nil {
 		in.SetNotifier(opts.Notifier)
 	}

@@ -50,6 +50,14 @@ func (l *ledger) Deliver(_ context.Context, d store.Delivery) (store.Delivered, 
 	if err != nil {
 		return store.Delivered{}, err
 	}
+	for i := range d.Also { // the spool ends with the transaction
+		c := d.Also[i].Content
+		also, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
+		if err != nil {
+			return store.Delivered{}, err
+		}
+		d.Also[i].Content = bytes.NewReader(also)
+	}
 	l.got = append(l.got, filed{d, string(text)})
 	done := store.Delivered{Local: make([]store.Placed, len(d.Local))}
 	if d.Queue != nil {

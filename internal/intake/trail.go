@@ -57,6 +57,9 @@ func mailboxStep(l local) trace.Step {
 	case store.RoleSurge:
 		step.Reason = "surplus of a mail bomb"
 	}
+	if l.filed != "" { // by scripts
+		step.Data[0].Value = l.filed
+	}
 	return step
 }
 

@@ -49,7 +49,9 @@ type local struct {
 	language string // of the account
 	account  store.AccountID
 	role     store.Role
-	address  string // of the account
+	address  string          // of the account
+	to       address.Address // the recipient that led here first
+	filed    string          // where scripts had it filed; "": where it goes by itself
 }
 
 // Begin starts a transaction. Abort ends it in any case, Commit too.
@@ -265,7 +267,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 			}
 			mailbox := target.Account.Address.String()
 			t.tellRoute(r.To.String(), mailbox, routing.Sender{})
-			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox, language: target.Account.Language})
+			t.addLocal(local{account: target.Account.ID, role: target.Role, address: mailbox, to: r.To, language: target.Account.Language})
 			continue
 		}
 		t.tellRoute(r.To.String(), target.Remote.String(), target.Sender)

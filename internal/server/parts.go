@@ -106,7 +106,7 @@ func (s *Server) build(ctx context.Context) error {
 	s.newDoor(s.parts.resolver)
 	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Logger: s.log.With("part", "routing")})
 	in, err := intake.New(intake.Options{
-		Store: s.state.Store, Directory: s.state.Directory, Routing: router,
+		Store: s.state.Store, Directory: s.state.Directory, Routing: router, Scripts: s.state.Store,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
 		Suppressed: s.suppressed, Held: s.parts.sending.Held, Surge: s.parts.door.surge,
 		Limits: intake.Limits{

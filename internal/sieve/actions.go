@@ -23,7 +23,6 @@ type Keep struct {
 // FileInto files the message into a mailbox; where that can't be, it is kept.
 type FileInto struct {
 	Mailbox string
-	ID      string // RFC 9042: before the name
 	Use     string // RFC 8579: before the name
 	Create  bool   // RFC 5490
 	Flags   []string
@@ -104,25 +103,25 @@ func compileStop(*compiler, *call) (stmt, error) {
 }
 
 func compileFileInto(c *compiler, k *call) (stmt, error) {
-	var parts [3]*text
-	for i, a := range []*arg{k.pos[0], k.tags["mailboxid"], k.tags["specialuse"]} {
+	var parts [2]*text
+	for i, a := range []*arg{k.pos[0], k.tags["specialuse"]} {
 		var err error
 		if parts[i], err = c.one(a); err != nil {
 			return nil, err
 		}
 	}
-	if use := parts[2]; use != nil && use.parts == nil && !strings.HasPrefix(use.lit, "\\") {
+	if use := parts[1]; use != nil && use.parts == nil && !strings.HasPrefix(use.lit, "\\") {
 		return nil, faultAt(k.tags["specialuse"].pos, "expected a special use such as \"\\\\Junk\"")
 	}
 	flags, err := c.texts(k.tags["flags"])
 	return func(r *run) error {
 		f := FileInto{
-			Mailbox: parts[0].value(r), ID: parts[1].value(r), Use: parts[2].value(r), Create: k.has("create"),
+			Mailbox: parts[0].value(r), Use: parts[1].value(r), Create: k.has("create"),
 			Flags: r.flagged(flags, k.has("flags")), Header: r.now(),
 		}
 		r.cancelled = r.cancelled || !k.has("copy")
 		for _, have := range r.actions { // the same place once (RFC 5228, section 2.10.3)
-			if h, ok := have.(FileInto); ok && h.Mailbox == f.Mailbox && h.ID == f.ID && h.Use == f.Use {
+			if h, ok := have.(FileInto); ok && h.Mailbox == f.Mailbox && h.Use == f.Use {
 				return nil
 			}
 		}

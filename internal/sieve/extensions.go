@@ -25,7 +25,6 @@ var extensions = []string{
 	"include",                    // RFC 6609
 	"index",                      // RFC 5260, section 6
 	"mailbox",                    // RFC 5490, section 3
-	"mailboxid",                  // RFC 9042
 	"mime",                       // RFC 5703, section 4
 	"regex",                      // draft-ietf-sieve-regex
 	"reject",                     // RFC 5429
@@ -178,7 +177,6 @@ func init() {
 		"ihave":       {ext: "ihave", args: list(kindList), test: compileIHave},
 
 		"mailboxexists":     {ext: "mailbox", args: list(kindList), test: hostTest(Host.MailboxExists)},
-		"mailboxidexists":   {ext: "mailboxid", args: list(kindList), test: hostTest(Host.MailboxIDExists)},
 		"specialuse_exists": {ext: "special-use", args: list(kindString, kindList), spare: 1, test: compileSpecialUse},
 		"environment":       {ext: "environment", tags: matchTags, args: list(kindString, kindList), test: compileEnvironment},
 		"spamtest":          {ext: "spamtest", tags: tags(matchTags, []tag{{name: "percent", ext: "spamtestplus"}}), args: list(kindString), test: compileSpamTest},

@@ -27,15 +27,6 @@ func (w *world) MailboxExists(_ context.Context, name string) (bool, error) {
 	return ok, w.err
 }
 
-func (w *world) MailboxIDExists(_ context.Context, id string) (bool, error) {
-	for _, have := range w.mailboxes {
-		if have == id {
-			return true, w.err
-		}
-	}
-	return false, w.err
-}
-
 func (w *world) SpecialUse(_ context.Context, name, use string) (bool, error) {
 	have, ok := w.uses[strings.ToLower(use)]
 	return ok && (name == "" || name == have), w.err
@@ -91,8 +82,8 @@ func shown(list []Action) string {
 			out = append(out, strings.TrimSpace("keep "+strings.Join(a.Flags, " ")))
 		case FileInto:
 			s := "file " + a.Mailbox
-			if a.ID != "" || a.Use != "" {
-				s += " " + a.ID + a.Use
+			if a.Use != "" {
+				s += " " + a.Use
 			}
 			if a.Create {
 				s += " create"

@@ -14,8 +14,6 @@ import (
 type Host interface {
 	// MailboxExists tells whether the user has a mailbox of that name.
 	MailboxExists(ctx context.Context, name string) (bool, error)
-	// MailboxIDExists asks for one by its id (RFC 8474).
-	MailboxIDExists(ctx context.Context, id string) (bool, error)
 	// SpecialUse tells whether a mailbox has a special use such as "\Junk"; any mailbox when the name is empty.
 	SpecialUse(ctx context.Context, name, use string) (bool, error)
 	// Seen tells whether a message with that key was there before and its time is not over (RFC 7352).

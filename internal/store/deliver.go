@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -203,6 +204,13 @@ func (w *work) target(tx *Tx, e *NewEntry) (*workBox, error) {
 		return w.box(e.Mailbox)
 	}
 	role := e.Role
+	if e.Create {
+		b, err := w.named(tx, e.Name)
+		if err == nil || !errors.Is(err, ErrLimit) {
+			return b, err
+		}
+		role = RoleInbox // mail is not lost for want of a mailbox
+	}
 	if role == "" {
 		role = RoleInbox
 	}
@@ -228,6 +236,22 @@ func (w *work) target(tx *Tx, e *NewEntry) (*workBox, error) {
 		err = w.subscribe(tx, name, true)
 	}
 	return b, err
+}
+
+// named is the mailbox of a name, made and subscribed to when the account lacks it.
+func (w *work) named(tx *Tx, name string) (*workBox, error) {
+	name, err := CleanName(name)
+	if err != nil {
+		return nil, err
+	}
+	if id, ok := w.tree.byName[name]; ok {
+		return w.box(id)
+	}
+	b, err := w.create(tx, name, "")
+	if err != nil {
+		return nil, err
+	}
+	return b, w.subscribe(tx, name, true)
 }
 
 // assignRole gives a role to a mailbox that has its name but none: the user made it with a client that knows no roles. One

@@ -108,6 +108,7 @@ type NewEntry struct {
 	Mailbox      MailboxID // 0: the mailbox with the Role; it is made when the account lacks it
 	Role         Role
 	Name         string // of a mailbox that is made for the role; "": a name of the store's own
+	Create       bool   // the mailbox of that Name is meant, whatever its role; it is made when the account lacks it
 	Flags        Flags
 	Keywords     []string
 	InternalDate time.Time
