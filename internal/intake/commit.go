@@ -25,7 +25,7 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	mark := t.peer.Trail.Mark()
 	if note := t.notification(ctx, delivery.Content, part); note != nil {
 		defer note.Abort()
-		delivery.Also = append(delivery.Also, note.delivery)
+		delivery.Also = append(append(delivery.Also, note.delivery), note.delivery.Also...) // scripts may have made more of it
 	}
 	t.tell(part, &delivery)
 	delivery.Trace = t.peer.Trail.Row()
