@@ -30,7 +30,7 @@ func documentTOML(set control.Settings, doc control.Document) string {
 	for _, list := range []struct {
 		name  string
 		empty bool
-	}{{"domains", len(doc.Domains) == 0}, {"aliases", len(doc.Aliases) == 0}, {"accounts", len(doc.Accounts) == 0}, {"access", len(doc.Access) == 0}, {"sending_limits", len(doc.Sending) == 0}} {
+	}{{"domains", len(doc.Domains) == 0}, {"aliases", len(doc.Aliases) == 0}, {"accounts", len(doc.Accounts) == 0}, {"access", len(doc.Access) == 0}, {"sending_limits", len(doc.Sending) == 0}, {"relays", len(doc.Relays) == 0}, {"routes", len(doc.Routes) == 0}, {"journals", len(doc.Journals) == 0}} {
 		if list.empty { // said here, as TOML has it: before the first table
 			fmt.Fprintf(&b, "%s = []\n", list.name)
 		}
@@ -53,6 +53,9 @@ func documentTOML(set control.Settings, doc control.Document) string {
 	tomlList(&b, "accounts", doc.Accounts)
 	tomlList(&b, "access", doc.Access)
 	tomlList(&b, "sending_limits", doc.Sending)
+	tomlList(&b, "relays", doc.Relays)
+	tomlList(&b, "routes", doc.Routes)
+	tomlList(&b, "journals", doc.Journals)
 	return b.String()
 }
 
@@ -63,6 +66,9 @@ func tomlList[T any](b *strings.Builder, name string, list []T) {
 		v := reflect.ValueOf(x)
 		for i := range v.NumField() {
 			key, options, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			if key == "" { // not of the form
+				continue
+			}
 			if options == "omitempty" && v.Field(i).IsZero() {
 				continue
 			}
@@ -143,10 +149,16 @@ func (d *document) take(head string, v any) error {
 		return takeList(d, head, v, &d.doc.Access)
 	case "sending_limits":
 		return takeList(d, head, v, &d.doc.Sending)
+	case "relays":
+		return takeList(d, head, v, &d.doc.Relays)
+	case "routes":
+		return takeList(d, head, v, &d.doc.Routes)
+	case "journals":
+		return takeList(d, head, v, &d.doc.Journals)
 	}
 	table, ok := v.(map[string]any)
 	if !ok {
-		return d.bad(head, "is no table; known here: tables of settings, and the lists domains, aliases, accounts, access and sending_limits")
+		return d.bad(head, "is no table; known here: tables of settings, and the lists domains, aliases, accounts, access, sending_limits, relays, routes and journals")
 	}
 	for _, key := range sortedNames(table) {
 		name := head + "." + key
@@ -169,8 +181,9 @@ func takeList[T any](d *document, name string, v any, out *[]T) error {
 	t := reflect.TypeFor[T]()
 	var known []string
 	for i := range t.NumField() {
-		key, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		known = append(known, key)
+		if key, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); key != "" {
+			known = append(known, key)
+		}
 	}
 	for i, entry := range list {
 		place := name + "." + strconv.Itoa(i)

@@ -54,6 +54,9 @@ type commandLine struct {
 	Domain  domainCommand  `cmd:"" help:"Look after domains."`
 	Alias   aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
 	Forward forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
+	Relay   relayCommand   `cmd:"" help:"Look after domains that mail is relayed for (backup MX)."`
+	Journal journalCommand `cmd:"" help:"Look after journals: copies of what an account or a domain sends and receives."`
+	Route   routeCommand   `cmd:"" help:"Look after routes: where mail leaves by recipient or sender, and test them."`
 	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
 	Access  accessCommand  `cmd:"" help:"Say who may connect, sign in and send mail here."`
 	DNSList dnsListCommand `cmd:"" name:"dnslist" help:"Look after the DNS block and allow lists that strangers are looked up in."`

@@ -37,6 +37,8 @@ var settingWords = map[string]string{
 	"retention.junk_days":          "垃圾邮件文件夹中的邮件保留的天数，到期移除；0 为不移除",
 	"retention.tombstone_days":     "为邮件程序记住已移除邮件编号的天数：7 至 36500；0 为永久",
 	"retention.trash_days":         "已删除文件夹中的邮件保留的天数，到期移除；0 为不移除",
+	"relay.known_minutes":          "下一台服务器接受的转投域名收件人，多少分钟内不再询问：1 至 10080",
+	"relay.unknown_minutes":        "下一台服务器拒绝的收件人，多少分钟内不再询问：1 至 10080",
 	"sieve.after":                  "每封投递到邮箱的邮件在用户脚本之后运行的 Sieve 脚本（仅当用户脚本保留邮件时）；空：无",
 	"sieve.before":                 "每封投递到邮箱的邮件在用户脚本之前运行的 Sieve 脚本，只有它保留邮件时才运行用户脚本；空：无",
 	"sieve.redirects":              "Sieve 脚本可将一封邮件转发到的地址数：0 至 100",

@@ -25,6 +25,9 @@ type Document struct {
 	Aliases  []DocumentAlias            `json:"aliases"`
 	Access   []directory.AccessRule     `json:"access"`
 	Sending  []directory.SendingLimit   `json:"sending_limits"`
+	Relays   []Relay                    `json:"relays"`
+	Routes   []Route                    `json:"routes"`
+	Journals []Journal                  `json:"journals"`
 }
 
 // DocumentDomain is a domain in a Document.
@@ -92,7 +95,7 @@ type Applied struct {
 // DocumentChange is one difference.
 type DocumentChange struct {
 	Act    string `json:"act"`  // make, change, remove
-	Kind   string `json:"kind"` // setting, domain, account, alias, access, sending
+	Kind   string `json:"kind"` // setting, domain, account, alias, access, sending, relay, route, journal
 	Name   string `json:"name"`
 	Field  string `json:"field,omitempty"`
 	From   any    `json:"from"`
@@ -119,6 +122,7 @@ func shownDocument(doc directory.Document) Document {
 		Version: doc.Version, Settings: doc.Settings, Domains: make([]DocumentDomain, len(doc.Domains)),
 		Accounts: make([]DocumentAccount, len(doc.Accounts)), Aliases: make([]DocumentAlias, len(doc.Aliases)),
 		Access: doc.Access, Sending: doc.Sending,
+		Relays: doc.Relays, Routes: doc.Routes, Journals: doc.Journals,
 	}
 	for i, d := range doc.Domains {
 		shown := shownDomain(d)
@@ -180,7 +184,10 @@ func (s *Service) apply(ctx context.Context, want directory.Document, req Applic
 
 // parse reads the addresses of a document.
 func (doc Document) parse() (directory.Document, error) {
-	out := directory.Document{Settings: doc.Settings, Access: doc.Access, Sending: doc.Sending}
+	out := directory.Document{
+		Settings: doc.Settings, Access: doc.Access, Sending: doc.Sending,
+		MailRules: directory.MailRules{Relays: doc.Relays, Routes: doc.Routes, Journals: doc.Journals},
+	}
 	if doc.Domains != nil {
 		out.Domains = make([]directory.Domain, len(doc.Domains))
 	}

@@ -51,6 +51,8 @@ type versions struct {
 	name atomic.Int64
 }
 
+func (*versions) DirectoryRules(context.Context) ([]store.DirectoryRule, error) { return nil, nil }
+
 func (v *versions) DirectoryDomains(context.Context) ([]store.DirectoryDomain, error) {
 	return []store.DirectoryDomain{{Name: "example.test"}}, nil
 }

@@ -72,6 +72,7 @@ type Repository interface {
 	Settings(ctx context.Context) (version int64, rows []store.SettingRow, err error)
 	SettingsHistory(ctx context.Context, before int64, limit int) ([]store.SettingChange, error)
 	DirectoryAt(ctx context.Context, version int64) (store.DirectorySnapshot, error)
+	DirectoryRules(ctx context.Context) ([]store.DirectoryRule, error)
 	EditDirectory(ctx context.Context, e store.DirectoryEdit) (version int64, made []store.AccountID, err error)
 }
 
@@ -130,8 +131,9 @@ type Directory struct {
 
 	domains  atomic.Pointer[map[string]Domain] // whole, replaced after each change
 	settings atomic.Pointer[Settings]
-	reload   sync.Mutex // of settings: one change at a time
-	tables   sync.Mutex // one reload of domains at a time
+	rules    atomic.Pointer[ruleSet] // the rules about the way of mail
+	reload   sync.Mutex              // of settings: one change at a time
+	tables   sync.Mutex              // one reload of domains at a time
 	cache    *lookupCache
 }
 
@@ -147,6 +149,9 @@ func New(ctx context.Context, repo Repository, opts Options) (*Directory, error)
 	if err := d.reloadDomains(ctx); err != nil {
 		return nil, err
 	}
+	if err := d.reloadMailRules(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.reloadSettings(ctx); err != nil {
 		return nil, err
 	}
@@ -158,6 +163,9 @@ func New(ctx context.Context, repo Repository, opts Options) (*Directory, error)
 func (d *Directory) Refresh(ctx context.Context) error {
 	d.cache.clear()
 	if err := d.reloadDomains(ctx); err != nil {
+		return err
+	}
+	if err := d.reloadMailRules(ctx); err != nil {
 		return err
 	}
 	return d.reloadSettings(ctx)

@@ -25,6 +25,7 @@ type Document struct {
 	Aliases  []Alias
 	Access   []AccessRule
 	Sending  []SendingLimit
+	MailRules
 }
 
 // DocumentAccount is an account in a Document.
@@ -51,6 +52,7 @@ func (d *Directory) Document(ctx context.Context) (Document, error) {
 		doc.Accounts = append(doc.Accounts, documentAccount(a))
 	}
 	doc.takeRules(s.rules())
+	doc.MailRules = d.MailRules()
 	doc.Aliases, err = d.Aliases(ctx, Filter{})
 	return doc, err
 }
@@ -80,6 +82,7 @@ func (d *Directory) DocumentAt(ctx context.Context, version int64) (Document, er
 		}
 		doc.Aliases = append(doc.Aliases, al)
 	}
+	doc.MailRules = d.readMailRules(slices.DeleteFunc(rows.Rules, func(r store.DirectoryRule) bool { return isRule(r.Kind + "/") }))
 	slices.SortFunc(doc.Domains, func(a, b Domain) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(doc.Accounts, func(a, b DocumentAccount) int { return cmp.Compare(a.Address.Key(), b.Address.Key()) })
 	slices.SortFunc(doc.Aliases, func(a, b Alias) int { return cmp.Compare(a.Address.Key(), b.Address.Key()) })
@@ -156,7 +159,7 @@ func (d *Directory) Plan(ctx context.Context, want Document) (Plan, error) {
 	}
 	p := &planner{d: d, now: now, want: want}
 	p.edit.Base = now.Version
-	for _, step := range []func() error{p.planSettings, p.planRules, p.scope, p.planDomains, func() error { return p.planAccounts(ctx) }, p.planAliases} {
+	for _, step := range []func() error{p.planSettings, p.planRules, p.scope, p.planDomains, func() error { return p.planAccounts(ctx) }, p.planAliases, p.planMailRules} {
 		if err := step(); err != nil {
 			return Plan{}, err
 		}

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 
 	"waxwing/internal/store"
 )
@@ -37,9 +38,12 @@ func (d *Directory) commit(ctx context.Context, e store.DirectoryEdit, settings 
 		return nil, err
 	}
 	d.raise(version, settings)
+	if len(e.RemoveRules)+len(e.AddRules)+len(e.PutRules) > 0 {
+		err = d.reloadMailRules(context.WithoutCancel(ctx))
+	}
 	if len(e.AddDomains)+len(e.SetDomains)+len(e.RemoveDomains) > 0 {
 		// The change is committed: a caller that leaves now must not keep the others from seeing it.
-		err = d.reloadDomains(context.WithoutCancel(ctx))
+		err = errors.Join(err, d.reloadDomains(context.WithoutCancel(ctx)))
 	}
 	return made, err
 }

@@ -64,6 +64,9 @@ type Settings struct {
 	TLSReports  string // "on" or "off": other domains get reports about TLS
 	TLSPolicies string // how connections to other servers are protected, as tlspolicy.Parse reads it
 
+	RelayKnown   int // minutes for which a recipient that the next server takes is not asked about again
+	RelayUnknown int // the same for one that it refuses
+
 	SRSDomain string // of rewritten senders; "": that of the address that forwards
 	SRSDays   int    // for which failures of forwarded mail are taken back
 
@@ -202,6 +205,12 @@ var generalDefs = []settingDef{
 	{"queue.suppress_refuse", "refuse such a recipient when mail is submitted, in place of a report to the sender", func(s *Settings) any { return &s.SuppressRefuse }, func(*Settings) string {
 		return ""
 	}},
+	{"relay.known_minutes", "minutes for which the next server is not asked again about a recipient of a relay domain that it takes: 1 to 10080", func(s *Settings) any { return &s.RelayKnown }, func(s *Settings) string {
+		return allowed(s.RelayKnown >= 1 && s.RelayKnown <= 10_080, "1 to 10080")
+	}},
+	{"relay.unknown_minutes", "minutes for which it is not asked again about a recipient that it refuses: 1 to 10080", func(s *Settings) any { return &s.RelayUnknown }, func(s *Settings) string {
+		return allowed(s.RelayUnknown >= 1 && s.RelayUnknown <= 10_080, "1 to 10080")
+	}},
 	{"retention.junk_days", "days after which messages leave the junk folder; 0: never", func(s *Settings) any { return &s.JunkDays }, func(s *Settings) string { return someDays(s.JunkDays) }},
 	{"retention.tombstone_days", "days for which the ids of removed messages are remembered for mail programs; 7 to 36500, 0: for ever", func(s *Settings) any { return &s.TombstoneDays }, func(s *Settings) string {
 		return allowed(s.TombstoneDays == 0 || s.TombstoneDays >= 7 && s.TombstoneDays <= maxDays, "0 (for ever) or 7 to 36500")
@@ -282,6 +291,7 @@ func DefaultSettings() Settings {
 		SentFolder: "Sent", DraftsFolder: "Drafts", TrashFolder: "Trash", JunkFolder: "Junk", ArchiveFolder: "Archive",
 		SuppressFailures: 3, SuppressDays: 30, SuppressForDays: 90,
 		UndeleteDays: 14, EraseDays: 7, TombstoneDays: 90, ScrubRate: 2 << 20, TLSReports: "on", SRSDays: 21, TraceDays: 30, TraceSubjects: "off",
+		RelayKnown: 360, RelayUnknown: 15,
 		Guard: defaultGuard(), Backup: BackupSettings{KeepDaily: 14, KeepWeekly: 8, KeepMonthly: 12, TestDays: 7},
 		Stranger:     defaultStranger,
 		SieveScripts: 50, SieveScriptSize: 256 << 10, SieveRedirects: 4,

@@ -61,6 +61,10 @@ func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Par
 	t.setAside(ctx, part.Header)
 	now := t.in.opts.Clock()
 	t.traceID = t.id()
+	reports, err := t.journal(ctx)
+	if err != nil {
+		return store.Delivery{}, nil, err
+	}
 	content := t.compose(part, t.traceID, now)
 
 	delivery := store.Delivery{
@@ -71,6 +75,13 @@ func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Par
 	delivery.Queue, delivery.More = t.split(t.queueMessage(part, content.Size(), t.traceID, now))
 	if err := t.filter(ctx, part, content, t.traceID, now, &delivery); err != nil {
 		return store.Delivery{}, nil, err
+	}
+	for _, g := range reports {
+		d, err := t.report(g, part, content, t.traceID, now)
+		if err != nil {
+			return store.Delivery{}, nil, err
+		}
+		delivery.Also = append(delivery.Also, d)
 	}
 	return delivery, part, nil
 }

@@ -31,6 +31,7 @@ import (
 	"waxwing/internal/auth"
 	"waxwing/internal/directory"
 	"waxwing/internal/guard"
+	"waxwing/internal/mailrule"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -48,6 +49,7 @@ type Directory interface {
 	Owns(ctx context.Context, id store.AccountID, a address.Address) (bool, error)
 	Domain(name string) (directory.Domain, error)
 	Settings() directory.Settings
+	RuleSet() *mailrule.Set
 }
 
 // Router is what intake asks of routing.

@@ -8,6 +8,7 @@ import (
 
 	"waxwing/internal/address"
 	"waxwing/internal/directory"
+	"waxwing/internal/mailrule"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -28,7 +29,8 @@ type Transaction struct {
 	locals    []local
 	accounts  map[store.AccountID]bool // in locals, once there are several
 	remotes   []store.QueueRecipient
-	ways      []way             // how each of remotes is sent
+	ways      []way // how each of remotes is sent
+	journals  []*mailrule.Journal
 	elsewhere map[string]bool   // keys of the addresses in remotes
 	forwards  []address.Address // addresses of ours that lead to other servers
 
@@ -67,7 +69,7 @@ func (t *Transaction) Abort() {
 	}
 	t.begun, t.mail, t.terms = false, smtp.Mail{}, terms{}
 	t.rcpts, t.locals, t.accounts = nil, nil, nil
-	t.remotes, t.ways, t.elsewhere, t.forwards = nil, nil, nil, nil
+	t.remotes, t.ways, t.elsewhere, t.forwards, t.journals = nil, nil, nil, nil, nil
 }
 
 // user tells whether the rules for users of ours apply.
@@ -260,6 +262,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 		t.rcpts = append(t.rcpts, rc)
 		return
 	}
+	t.noteJournals(r.To, route)
 	for _, target := range route.Targets {
 		if target.Account != nil {
 			if rc.action == "" {
@@ -273,7 +276,7 @@ func (t *Transaction) accept(r smtp.Rcpt, route routing.Route) {
 		t.tellRoute(r.To.String(), target.Remote.String(), target.Sender)
 		w := way{sender: target.Sender, by: target.By}
 		q := store.QueueRecipient{
-			To: target.Remote.String(), Domain: target.Remote.Domain, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
+			To: target.Remote.String(), Domain: target.Queue, Notify: uint8(notify), ORcpt: originalRecipient(r, route),
 			ValidSince: onwards(r, route),
 		}
 		if w.sender.Owner { // a list ends what the sender asked to be told: RFC 3461, section 5.2.7.3

@@ -18,6 +18,7 @@ import (
 
 	"waxwing/internal/address"
 	"waxwing/internal/directory"
+	"waxwing/internal/mailrule"
 	"waxwing/internal/smtp"
 	"waxwing/internal/srs"
 	"waxwing/internal/store"
@@ -29,6 +30,7 @@ type Directory interface {
 	MaySend(r *directory.Resolution, from directory.Sender) bool
 	Local(domain string) bool
 	Settings() directory.Settings
+	RuleSet() *mailrule.Set
 }
 
 // Request is one recipient with what is known of its message.
@@ -47,6 +49,7 @@ type Target struct {
 	Remote  address.Address    // zero when local
 	By      address.Address    // the address of ours that leads here, when it is not the recipient's own account
 	Sender  Sender             // under which it goes to Remote
+	Queue   string             // destination under which mail to Remote is queued
 }
 
 // Sender is a reverse-path that takes the place of the message's own.
@@ -61,7 +64,7 @@ type Route struct {
 	Status   directory.Status
 	Targets  []Target
 	Expanded bool        // through an alias, a forward or a catch-all
-	Return   bool        // mail to a sender that was rewritten here: it may leave whoever sends it
+	Passes   bool        // it may leave whoever sends it: to a relay domain, or back to a sender that was rewritten here
 	Refusal  *smtp.Reply // the recipient is refused with it, whatever the status; nil: it isn't
 	Why      []string    // what was decided on the way, in words
 }
@@ -70,6 +73,7 @@ type Route struct {
 type Options struct {
 	Directory Directory
 	Keys      Keys             // of SRS; nil: senders stay as they are
+	Asker     Asker            // asks the next server about recipients of relay domains; nil: nobody can be asked
 	Clock     func() time.Time // time.Now when nil
 	Logger    *slog.Logger
 }
@@ -80,6 +84,7 @@ type Router struct {
 	clock func() time.Time
 	log   *slog.Logger
 	keys  *keyring
+	asked *asked
 }
 
 // New gives a Router over a directory.
@@ -91,6 +96,9 @@ func New(o Options) *Router {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Router{dir: o.Directory, clock: o.Clock, log: o.Logger}
+	if o.Asker != nil {
+		r.asked = newAsked(o.Asker)
+	}
 	if o.Keys != nil {
 		r.keys = &keyring{from: o.Keys}
 	}
@@ -110,7 +118,22 @@ func (r *Router) Route(ctx context.Context, req Request) (Route, error) {
 	if r.keys != nil && srs.Is(req.To.Local) && r.dir.Local(req.To.Domain) {
 		return r.back(ctx, req)
 	}
-	return r.resolve(ctx, req)
+	rules := r.dir.RuleSet()
+	local, relay := r.dir.Local(req.To.Domain), rules.Relay(req.To.Domain)
+	if rule := rules.Route(req.From.Address, req.To); rule != nil && !(rule.Wide() && (local || relay != nil)) {
+		if route, done := r.ruled(req, rule, local, relay != nil); done {
+			return route, nil
+		}
+	}
+	if relay == nil {
+		return r.resolve(ctx, req)
+	}
+	if local { // addresses here go before those at the next server
+		if route, err := r.resolve(ctx, req); err != nil || route.Status != directory.NoMailbox {
+			return route, err
+		}
+	}
+	return r.relayed(ctx, req, relay)
 }
 
 // resolve asks the directory.
@@ -127,19 +150,48 @@ func (r *Router) resolve(ctx context.Context, req Request) (Route, error) {
 	}
 	switch res.Status {
 	case directory.NotLocal:
-		route.Targets = []Target{{Remote: req.To}}
+		route.Targets = []Target{{Remote: req.To, Queue: r.hop(req, req.To)}}
+		if req.Explain {
+			route.say("the domain is none of ours: only users of this server may send to it")
+			route.sayHop(r.dir.RuleSet(), &route.Targets[0])
+		}
 	case directory.OK:
-		route.Targets = make([]Target, len(res.Recipients))
-		for i := range res.Recipients {
-			if route.Targets[i], err = r.target(ctx, req, &res.Recipients[i]); err != nil {
-				return Route{}, err
-			}
-			if res.Expanded || req.Explain {
-				route.sayTarget(&route.Targets[i])
-			}
+		err = r.expanded(ctx, req, res.Recipients, &route)
+	default:
+		if req.Explain {
+			route.say("the domain is ours, the address stands for nothing that takes mail: " + res.Status.String())
 		}
 	}
-	return route, nil
+	return route, err
+}
+
+// expanded gives the targets of an address of ours.
+func (r *Router) expanded(ctx context.Context, req Request, list []directory.Recipient, route *Route) error {
+	route.Targets = make([]Target, 0, len(list))
+	for i := range list {
+		if !list[i].Remote.IsNull() {
+			switch rule := r.dir.RuleSet().Route(req.From.Address, list[i].Remote); {
+			case rule == nil:
+			case rule.Action == mailrule.ActionReject:
+				route.Refusal = refuse(550, 5, 7, 1, "<%s>: %s", req.To, rule.Text)
+				route.say("the route " + rule.Name + " refuses mail to <" + list[i].Remote.String() + ">, where the address leads")
+				return nil
+			case rule.Action == mailrule.ActionDiscard:
+				route.say("the route " + rule.Name + " discards mail to <" + list[i].Remote.String() + ">")
+				continue
+			}
+		}
+		t, err := r.target(ctx, req, &list[i])
+		if err != nil {
+			return err
+		}
+		route.Targets = append(route.Targets, t)
+		if route.Expanded || req.Explain {
+			route.sayTarget(&t)
+			route.sayHop(r.dir.RuleSet(), &t)
+		}
+	}
+	return nil
 }
 
 // target gives one recipient of an address of ours as a target, with the sender under which it leaves.
@@ -149,6 +201,7 @@ func (r *Router) target(ctx context.Context, req Request, rc *directory.Recipien
 		t.Role = store.RoleInbox
 		return t, nil
 	}
+	t.Queue = r.hop(req, t.Remote)
 	from := req.From.Address
 	switch {
 	case from.IsNull():
@@ -214,7 +267,7 @@ func (r *Router) back(ctx context.Context, req Request) (Route, error) {
 			route, err = r.resolve(ctx, req)
 		}
 	} else {
-		route = Route{Status: directory.OK, Return: true, Expanded: true, Targets: []Target{{Remote: sender}}}
+		route = Route{Status: directory.OK, Passes: true, Expanded: true, Targets: []Target{{Remote: sender, Queue: r.hop(req, sender)}}}
 	}
 	route.Why = append([]string{said}, route.Why...)
 	return route, err

@@ -163,7 +163,7 @@ func TestFailuresOfForwardedMailGoBackToItsSender(t *testing.T) {
 	r.alias("away@example.test", directory.Group{}, "x@far.test")
 	r.alias("local@example.test", directory.Group{}, "y@far.test")
 	sender := r.to("s@strange.test", "away@example.test").Targets[0].Sender.Address.String()
-	if got := r.to("", sender); form(got) != "ok s@strange.test" || !got.Return {
+	if got := r.to("", sender); form(got) != "ok s@strange.test" || !got.Passes {
 		t.Errorf("a notification: %s, %v", form(got), got.Why)
 	}
 	if got := form(r.to("", strings.ToUpper(sender))); got != "ok S@strange.test" {

@@ -104,7 +104,8 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.newDoor(s.parts.resolver)
-	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Logger: s.log.With("part", "routing")})
+	next := new(asker)
+	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Asker: next, Logger: s.log.With("part", "routing")})
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: router, Scripts: s.state.Store,
 		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
@@ -117,7 +118,7 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	s.parts.tellAlarm = func(ctx context.Context) { s.runAlarms(ctx, in) }
-	if err := s.buildOutbound(in, m); err != nil {
+	if err := s.buildOutbound(in, m, next); err != nil {
 		return err
 	}
 	door := s.buildGuard(m)
@@ -159,7 +160,7 @@ func loopbackOnly(cfg *config.Config) func(netip.Addr) bool {
 }
 
 // buildOutbound makes the way out: resolver, transport and queue.
-func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
+func (s *Server) buildOutbound(in *intake.Intake, m *metrics, next *asker) error {
 	options, err := transportOptions(s.cfg)
 	if err != nil {
 		return err
@@ -169,10 +170,12 @@ func (s *Server) buildOutbound(in *intake.Intake, m *metrics) error {
 	if err := s.buildPolicies(&options, in); err != nil {
 		return err
 	}
+	options.Find = (&ways{dir: s.state.Directory}).find
 	out, err := transport.New(options)
 	if err != nil {
 		return err
 	}
+	next.out.Store(out)
 	s.parts.queue, err = s.newQueue(in, out, m)
 	return err
 }

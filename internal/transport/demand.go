@@ -56,7 +56,11 @@ type demand struct {
 
 // scope names what the demand of a session follows from: one that was opened under another scope is not used again.
 func (t *Transport) scope(destination string, needs smtp.TLSNeed) (string, *failure) {
-	e, _, f := t.entry(destination)
+	r, err := t.route(destination)
+	if err != nil {
+		return "", temporarily("resolve", 3, 5, "the route of %s can't be used: %v", destination, err)
+	}
+	e, _, f := t.entry(r.domain)
 	if f != nil {
 		return "", f
 	}

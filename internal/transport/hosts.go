@@ -39,6 +39,7 @@ type failure struct {
 	message     string
 	unreachable bool
 	local       error // a failure of this server, not of another
+	self        bool  // the host is this server
 }
 
 func (f *failure) Error() string { return f.stage + ": " + f.message }
@@ -58,16 +59,33 @@ type found struct {
 }
 
 // hosts lists the servers of a destination in the order in which they are tried (RFC 5321, section 5.1).
-func (t *Transport) hosts(ctx context.Context, destination string) (found, *failure) {
-	if h := t.route(destination); h != nil && h.Socket != "" {
-		return found{[]host{socketHost(h)}, true}, nil
-	} else if h != nil {
+// It gives the domain of the recipients too, by which policies are found.
+func (t *Transport) hosts(ctx context.Context, destination string) (found, string, *failure) {
+	r, err := t.route(destination)
+	if err != nil {
+		return found{}, r.domain, temporarily("resolve", 3, 5, "the route of %s can't be used: %v", destination, err)
+	}
+	if len(r.hosts) == 0 {
+		list, f := t.exchangers(ctx, r.domain)
+		return list, r.domain, f
+	}
+	out := found{secure: true}
+	for _, h := range r.hosts {
+		if h.Socket != "" {
+			out.list = append(out.list, socketHost(h))
+			continue
+		}
 		smart := host{name: strings.ToLower(h.Host), port: h.port(), smart: h}
 		if ip, err := netip.ParseAddr(strings.Trim(h.Host, "[]")); err == nil {
 			smart.addrs = []netip.AddrPort{netip.AddrPortFrom(ip, uint16(smart.port))}
 		}
-		return found{[]host{smart}, true}, nil
+		out.list = append(out.list, smart)
 	}
+	return out, r.domain, nil
+}
+
+// exchangers lists the hosts that the DNS names for a domain, or the one that an address literal is.
+func (t *Transport) exchangers(ctx context.Context, destination string) (found, *failure) {
 	if strings.HasPrefix(destination, "[") {
 		ip, ok := literal(destination)
 		if !ok {
@@ -179,7 +197,9 @@ func (t *Transport) addresses(ctx context.Context, h host) ([]netip.AddrPort, dn
 	case len(out) > 0:
 		return out, ips.Answer, nil
 	case self:
-		return nil, ips.Answer, permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", h.name)
+		f := permanently("resolve", 4, 6, "%s is this server itself, which is not set up for the domain", h.name)
+		f.self = true
+		return nil, ips.Answer, f
 	}
 	return nil, ips.Answer, temporarily("resolve", 4, 4, "the host %s has no address of a kind that can be used here", h.name)
 }

@@ -80,10 +80,10 @@ func (l *Link) Deliver(ctx context.Context, m *Message) []Result {
 
 // walk goes through hosts and addresses. Addresses that lately took no connection come after all others.
 func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
-	hosts, f := l.t.hosts(ctx, l.destination)
+	hosts, domain, f := l.t.hosts(ctx, l.destination)
 	var plan *plan
 	if f == nil {
-		plan, f = l.t.plan(ctx, l.destination, d.m.TLS, hosts)
+		plan, f = l.t.plan(ctx, domain, d.m.TLS, hosts)
 	}
 	if f != nil {
 		d.note(f, host{}, netip.AddrPort{}, TLSInfo{})
@@ -102,7 +102,7 @@ func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
 		}
 		tried++
 		l.Close() // the server before has put off what is left
-		s, f := l.t.connect(ctx, l.destination, p.h, p.addr, p.demand)
+		s, f := l.t.connect(ctx, domain, p.h, p.addr, p.demand)
 		if f != nil {
 			if p.h.smart != nil && f.permanent { // a smart host that won't talk to us is no fault of the message
 				f.permanent, f.enhanced.Class = false, 4
@@ -124,6 +124,9 @@ func (l *Link) walk(ctx context.Context, d *delivery, scope string) {
 		}
 		if f != nil {
 			d.note(f, h, netip.AddrPort{}, TLSInfo{})
+			if f.self && h.smart == nil { // those behind it would send the mail back here: RFC 5321, section 5.1
+				break
+			}
 			continue
 		}
 		for _, a := range addrs {
@@ -192,6 +195,7 @@ type delivery struct {
 	put     map[int]putOff // by recipient: what it was put off with
 	last    []Result       // why nothing was decided yet: the last failure of a host
 	soft    bool           // some failure was temporary
+	ask     bool           // nothing is sent: see Transport.Ask
 }
 
 // putOff is that servers refused a recipient for now.

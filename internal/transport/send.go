@@ -32,6 +32,9 @@ type envelope struct {
 // transact does one MAIL transaction with as many pending recipients as it may take. A failure leaves recipients
 // pending: the session or this server is no good for them now.
 func (s *session) transact(d *delivery) *failure {
+	if d.ask {
+		return s.ask(d)
+	}
 	env, f := s.prepare(d)
 	if f != nil {
 		f.message = s.host.describe(s.addr) + ": " + f.message

@@ -19,6 +19,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -92,15 +93,17 @@ type Options struct {
 	Hosts     map[string][]netip.AddrPort      // fixed addresses of hosts, asked before the DNS
 	SmartHost *SmartHost                       // for all destinations without a route of their own
 	Routes    map[string]*SmartHost            // by destination; nil value: by MX in spite of SmartHost
-	Timeouts  Timeouts
-	RootCAs   *x509.CertPool // nil: those of the system
-	MaxReuse  int            // messages over one connection, default 100
-	MaxRcpts  int            // recipients in one transaction, default 100; LIMITS of the server may lower it
-	NoIPv6    bool
-	Dial      func(ctx context.Context, network, addr string) (net.Conn, error)
-	Clock     func() time.Time
-	Shuffle   func(n int, swap func(i, j int)) // order of hosts of equal preference; default random
-	Logger    *slog.Logger
+	// Find gives the way of a destination by rules that may change; it is asked before Routes. An error puts mail off.
+	Find     func(destination string) (Onward, error)
+	Timeouts Timeouts
+	RootCAs  *x509.CertPool // nil: those of the system
+	MaxReuse int            // messages over one connection, default 100
+	MaxRcpts int            // recipients in one transaction, default 100; LIMITS of the server may lower it
+	NoIPv6   bool
+	Dial     func(ctx context.Context, network, addr string) (net.Conn, error)
+	Clock    func() time.Time
+	Shuffle  func(n int, swap func(i, j int)) // order of hosts of equal preference; default random
+	Logger   *slog.Logger
 }
 
 // Transport delivers. It is safe for concurrent use.
@@ -212,35 +215,72 @@ func (o *Timeouts) setDefaults() {
 	}
 }
 
-// route is the smart host of a destination, nil for delivery by MX.
-func (t *Transport) route(destination string) *SmartHost {
+// Onward is where mail for a destination goes.
+type Onward struct {
+	Found  bool
+	Domain string       // of the recipients
+	Hosts  []*SmartHost // in order; none: by MX
+}
+
+// route is the way of a destination.
+type route struct {
+	domain string
+	hosts  []*SmartHost // none: by MX
+}
+
+func (t *Transport) route(destination string) (route, error) {
 	if h := way(destination); h != nil {
-		return h
+		return route{destination, []*SmartHost{h}}, nil
 	}
-	if r, ok := t.opts.Routes[destination]; ok {
-		return r
+	domain := destination
+	if t.opts.Find != nil {
+		way, err := t.opts.Find(destination)
+		if err != nil || way.Found {
+			return route{way.Domain, way.Hosts}, err
+		}
+		domain = way.Domain
 	}
-	return t.opts.SmartHost
+	h, ok := t.opts.Routes[domain]
+	if !ok {
+		h = t.opts.SmartHost
+	}
+	if h == nil {
+		return route{domain: domain}, nil
+	}
+	return route{domain, []*SmartHost{h}}, nil
 }
 
 // NextHop names where mail for a destination goes first: destinations with the same next hop share connections and the
 // limit on them.
 func (t *Transport) NextHop(destination string) string {
-	if h := t.route(destination); h != nil {
-		if h.Socket != "" {
-			return "unix:" + h.Socket
-		}
-		return fmt.Sprintf("%s:%d", strings.ToLower(h.Host), h.port())
+	r, err := t.route(destination)
+	if err != nil || len(r.hosts) == 0 {
+		return cmp.Or(r.domain, destination)
 	}
-	return destination
+	var b strings.Builder
+	for i, h := range r.hosts {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		if h.Username != "" {
+			b.WriteString(h.Username + "@")
+		}
+		if h.Socket != "" {
+			b.WriteString("unix:" + h.Socket)
+			continue
+		}
+		fmt.Fprintf(&b, "%s:%d", strings.ToLower(h.Host), h.port())
+	}
+	return b.String()
 }
 
 // Concurrency is how many connections a next hop's route allows at a time, 0 when it says nothing.
 func (t *Transport) Concurrency(destination string) int {
-	if h := t.route(destination); h != nil {
-		return h.Concurrency
+	r, err := t.route(destination)
+	if err != nil || len(r.hosts) == 0 {
+		return 0
 	}
-	return 0
+	return r.hosts[0].Concurrency
 }
 
 // Content is the octets of a message; store.Content is one.

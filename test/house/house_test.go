@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"internal/smtpserver", "internal/imapserver", "internal/pop3server", "internal/sieveserver"},
 	{"internal/intake", "internal/routing", "internal/queue", "internal/transport/..."},
 	{"internal/directory/...", "internal/auth", "internal/guard/...", "internal/dialogtest"},
-	{"internal/bounce", "internal/digest", "internal/message/...", "internal/sieve", "internal/smtp", "internal/srs", "internal/dane", "internal/mtasts", "internal/tlspolicy", "internal/tlsrpt"},
+	{"internal/bounce", "internal/digest", "internal/message/...", "internal/sieve", "internal/smtp", "internal/srs", "internal/mailrule", "internal/dane", "internal/mtasts", "internal/tlspolicy", "internal/tlsrpt"},
 	{"internal/backup"},
 	{"internal/store/...", "internal/mailfile", "internal/trace"},
 	{"internal/wire", "internal/cache", "internal/dns/...", "internal/durable/...", "internal/sqlitefile/...", "internal/config/...", "internal/telemetry", "internal/address", "internal/certs", "internal/listen", "internal/porttest", "internal/build"},
