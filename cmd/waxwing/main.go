@@ -63,6 +63,7 @@ type commandLine struct {
 	Sending sendingCommand `cmd:"" help:"Look after how much users send, and whose mail is on hold."`
 	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
 	Trace   traceCommand   `cmd:"" help:"Find out what became of messages."`
+	Sieve   sieveCommand   `cmd:"" help:"Look after the filter scripts of accounts."`
 	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
 	TLS     tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`
 	Backup  backupCommand  `cmd:"" help:"Make backups, prove them, and bring back what is in them."`

@@ -117,7 +117,7 @@ func classify(err error) error {
 		e.Kind, e.Text = Invalid, "the selection is empty: name ids, a destination, a sender or a recipient, or --all"
 	case isAny(err, directory.ErrNotFound, store.ErrNotFound, backup.ErrNoRepository):
 		e.Kind = NotFound
-	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, directory.ErrHoldsMail, store.ErrExists, store.ErrHeld, backup.ErrBusy):
+	case isAny(err, directory.ErrExists, directory.ErrNotEmpty, directory.ErrConflict, directory.ErrHoldsMail, store.ErrExists, store.ErrActive, store.ErrHeld, backup.ErrBusy):
 		e.Kind = Conflict
 	case isAny(err, directory.ErrLimit, store.ErrLimit, store.ErrOverQuota):
 		e.Kind = Conflict
