@@ -191,7 +191,7 @@ var program = sync.OnceValues(func() (tree, error) {
 })
 
 var (
-	helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+(?: [a-z]+)*)(?:  |\n)`)
+	helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+(?:-[a-z]+)*(?: [a-z]+)*)(?:  |\n)`)
 	helpOption  = regexp.MustCompile(`--(\[no-\])?([a-z-]+)`)
 )
 

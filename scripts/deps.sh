@@ -9,6 +9,7 @@ haproxy
 swaks libio-socket-ssl-perl libnet-ssleay-perl
 curl fetchmail isync neomutt msmtp s-nail getmail6 mpop offlineimap3 sieve-connect
 postgresql-15
+rspamd opendkim
 unbound
 python3 iproute2 bsdutils e2fsprogs mount gcc libc6-dev
 "

@@ -47,31 +47,33 @@ type commandLine struct {
 	Dir  string `help:"Directory of the server: waxwing.toml stands in it. By default the current directory; for demo, ./demo." placeholder:"DIR" type:"path"`
 	JSON bool   `help:"Print JSON on standard output, errors as JSON on standard error."`
 
-	Demo    demoCommand    `cmd:"" help:"Run a working server on loopback with two accounts and sample mail."`
-	Init    initCommand    `cmd:"" help:"Make the directory of a new server."`
-	Serve   serveCommand   `cmd:"" help:"Run the server."`
-	Account accountCommand `cmd:"" help:"Look after accounts."`
-	Domain  domainCommand  `cmd:"" help:"Look after domains."`
-	Alias   aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
-	Forward forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
-	Relay   relayCommand   `cmd:"" help:"Look after domains that mail is relayed for (backup MX)."`
-	Journal journalCommand `cmd:"" help:"Look after journals: copies of what an account or a domain sends and receives."`
-	Route   routeCommand   `cmd:"" help:"Look after routes: where mail leaves by recipient or sender, and test them."`
-	SRS     srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
-	Access  accessCommand  `cmd:"" help:"Say who may connect, sign in and send mail here."`
-	DNSList dnsListCommand `cmd:"" name:"dnslist" help:"Look after the DNS block and allow lists that strangers are looked up in."`
-	Sending sendingCommand `cmd:"" help:"Look after how much users send, and whose mail is on hold."`
-	Queue   queueCommand   `cmd:"" help:"Look after outgoing mail."`
-	Trace   traceCommand   `cmd:"" help:"Find out what became of messages."`
-	Sieve   sieveCommand   `cmd:"" help:"Look after the filter scripts of accounts."`
-	Store   storeCommand   `cmd:"" help:"Look after the storage of messages."`
-	TLS     tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`
-	Backup  backupCommand  `cmd:"" help:"Make backups, prove them, and bring back what is in them."`
-	Config  configCommand  `cmd:"" help:"Show, check and change settings."`
-	Doctor  doctorCommand  `cmd:"" help:"Examine the server and what it stands on."`
-	Export  exportCommand  `cmd:"" help:"Write the mail of an account into files."`
-	Import  importCommand  `cmd:"" help:"Take mail from files into an account."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Demo     demoCommand    `cmd:"" help:"Run a working server on loopback with two accounts and sample mail."`
+	Init     initCommand    `cmd:"" help:"Make the directory of a new server."`
+	Serve    serveCommand   `cmd:"" help:"Run the server."`
+	Account  accountCommand `cmd:"" help:"Look after accounts."`
+	Domain   domainCommand  `cmd:"" help:"Look after domains."`
+	Alias    aliasCommand   `cmd:"" help:"Look after aliases: addresses that lead to others."`
+	Forward  forwardCommand `cmd:"" help:"Look after forwarding: where the mail of an account goes beside its mailbox or in its place."`
+	Relay    relayCommand   `cmd:"" help:"Look after domains that mail is relayed for (backup MX)."`
+	Journal  journalCommand `cmd:"" help:"Look after journals: copies of what an account or a domain sends and receives."`
+	Route    routeCommand   `cmd:"" help:"Look after routes: where mail leaves by recipient or sender, and test them."`
+	SRS      srsCommand     `cmd:"" name:"srs" help:"Look after the keys that senders of forwarded mail are signed with."`
+	Access   accessCommand  `cmd:"" help:"Say who may connect, sign in and send mail here."`
+	DNSList  dnsListCommand `cmd:"" name:"dnslist" help:"Look after the DNS block and allow lists that strangers are looked up in."`
+	Sending  sendingCommand `cmd:"" help:"Look after how much users send, and whose mail is on hold."`
+	Queue    queueCommand   `cmd:"" help:"Look after outgoing mail."`
+	Trace    traceCommand   `cmd:"" help:"Find out what became of messages."`
+	Sieve    sieveCommand   `cmd:"" help:"Look after the filter scripts of accounts."`
+	Milter   milterCommand  `cmd:"" help:"Have other programs look at messages, over the milter protocol."`
+	Store    storeCommand   `cmd:"" help:"Look after the storage of messages."`
+	TLS      tlsCommand     `cmd:"" help:"Look after the protection of connections with other servers."`
+	Backup   backupCommand  `cmd:"" help:"Make backups, prove them, and bring back what is in them."`
+	Config   configCommand  `cmd:"" help:"Show, check and change settings."`
+	Doctor   doctorCommand  `cmd:"" help:"Examine the server and what it stands on."`
+	Export   exportCommand  `cmd:"" help:"Write the mail of an account into files."`
+	Import   importCommand  `cmd:"" help:"Take mail from files into an account."`
+	Version  versionCommand `cmd:"" help:"Print the version."`
+	SMTPTest smtpTest       `cmd:"" name:"smtp-test" help:"Talk to any mail server step by step, and explain what it says."`
 }
 
 func main() {

@@ -70,6 +70,7 @@ type Settings struct {
 	SRSDomain string // of rewritten senders; "": that of the address that forwards
 	SRSDays   int    // for which failures of forwarded mail are taken back
 
+	Milters       string // as ParseMilters reads them
 	TraceDays     int    // for which it is kept what became of messages; 0: for ever
 	TraceSubjects string // what traces have of subjects: "off", "hash" or "full"
 
@@ -192,6 +193,10 @@ var generalDefs = []settingDef{
 	}},
 	{"message.size", "octets of one message: 65536 to 1073741824", func(s *Settings) any { return &s.MessageSize }, func(s *Settings) string {
 		return allowed(s.MessageSize >= 64<<10 && s.MessageSize <= 1<<30, "65536 (64 KiB) to 1073741824 (1 GiB)")
+	}},
+	{"milter.chain", "milters in the order in which they are asked, as `waxwing milter` writes them: a JSON list", func(s *Settings) any { return &s.Milters }, func(s *Settings) string {
+		_, err := ParseMilters(s.Milters)
+		return allowed(err == nil, "a JSON list of at most 10 milters; `waxwing milter add` writes it")
 	}},
 	{"queue.suppress_days", "days within which failures for good must come until nothing is sent to an address: 1 to 365", func(s *Settings) any { return &s.SuppressDays }, func(s *Settings) string {
 		return allowed(s.SuppressDays >= 1 && s.SuppressDays <= 365, "1 to 365")

@@ -22,6 +22,9 @@ func (t *Transaction) Commit(ctx context.Context) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
+	if t.discard {
+		return t.discarded(t.traceID), nil
+	}
 	mark := t.peer.Trail.Mark()
 	if note := t.notification(ctx, delivery.Content, part); note != nil {
 		defer note.Abort()
@@ -61,6 +64,9 @@ func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Par
 	t.setAside(ctx, part.Header)
 	now := t.in.opts.Clock()
 	t.traceID = t.id()
+	if part, err = t.showMessage(ctx, part, t.traceID, now); err != nil || t.discard {
+		return store.Delivery{}, part, err
+	}
 	reports, err := t.journal(ctx)
 	if err != nil {
 		return store.Delivery{}, nil, err
@@ -83,6 +89,7 @@ func (t *Transaction) prepare(ctx context.Context) (store.Delivery, *message.Par
 		}
 		delivery.Also = append(delivery.Also, d)
 	}
+	t.holdBack(&delivery)
 	return delivery, part, nil
 }
 

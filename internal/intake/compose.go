@@ -23,16 +23,7 @@ func (t *Transaction) compose(part *message.Part, id string, now time.Time) *mes
 		b = append(b, ">\r\n"...)
 	}
 	b = t.appendReceived(b, id, now)
-	if t.user() || t.internal { // RFC 6409, sections 8.2 and 8.3
-		if !part.Header.Has("Date") {
-			b = append(append(b, "Date: "...), now.Format(dateFormat)...)
-			b = append(b, "\r\n"...)
-		}
-		if !part.Header.Has("Message-ID") {
-			b = append(append(append(b, "Message-ID: <"...), id...), '@')
-			b = append(append(b, t.idDomain()...), ">\r\n"...)
-		}
-	}
+	b = t.appendMissing(b, part.Header, id, now)
 	if t.user() && t.terms.priority != 0 {
 		b = fmt.Appendf(b, "MT-Priority: %d\r\n", t.terms.priority)
 	}
@@ -51,6 +42,22 @@ func (t *Transaction) compose(part *message.Part, id string, now time.Time) *mes
 	content := message.Splice(b, t.spool, part.BodyOffset, t.spool.size)
 	shift(part, int64(len(b))-part.BodyOffset)
 	return content
+}
+
+// appendMissing writes the fields that a message made here or by a user must have (RFC 6409, sections 8.2 and 8.3).
+func (t *Transaction) appendMissing(b []byte, h message.Header, id string, now time.Time) []byte {
+	if !t.user() && !t.internal {
+		return b
+	}
+	if !h.Has("Date") {
+		b = append(append(b, "Date: "...), now.Format(dateFormat)...)
+		b = append(b, "\r\n"...)
+	}
+	if !h.Has("Message-ID") {
+		b = append(append(append(b, "Message-ID: <"...), id...), '@')
+		b = append(append(b, t.idDomain()...), ">\r\n"...)
+	}
+	return b
 }
 
 // shift moves all offsets behind the header of the message.

@@ -32,6 +32,7 @@ import (
 	"waxwing/internal/directory"
 	"waxwing/internal/guard"
 	"waxwing/internal/mailrule"
+	"waxwing/internal/milter"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -105,6 +106,7 @@ type Options struct {
 	// never.
 	Held     func(store.AccountID) (reason string)
 	SpoolDir string                // for messages too large for memory; os.TempDir() when empty
+	Milters  *milter.Chain         // other programs that are asked; nil: none
 	Trace    *trace.Recorder       // keeps what became of messages that this server made; nil: nobody does
 	Scripts  Scripts               // filter scripts of the mailboxes; nil: none are run
 	Notifier Notifier              // makes delivery status notifications of success; none are made when nil

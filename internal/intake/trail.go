@@ -40,7 +40,9 @@ func (t *Transaction) tell(part *message.Part, d *store.Delivery) {
 	for i := range t.remotes {
 		r := &t.remotes[i]
 		step := trace.Step{Kind: trace.Queue, Outcome: trace.Waiting, Address: r.To, Host: r.Domain}
-		if r.State == store.QueueHeld {
+		if t.milterHold != "" {
+			step.Outcome, step.Reason = trace.Held, t.milterHold
+		} else if r.State == store.QueueHeld {
 			step.Outcome, step.Reason = trace.Held, r.HeldFor
 		}
 		trail.Add(step)

@@ -9,6 +9,7 @@ import (
 	"waxwing/internal/address"
 	"waxwing/internal/directory"
 	"waxwing/internal/mailrule"
+	"waxwing/internal/milter"
 	"waxwing/internal/routing"
 	"waxwing/internal/smtp"
 	"waxwing/internal/store"
@@ -33,6 +34,11 @@ type Transaction struct {
 	journals  []*mailrule.Journal
 	elsewhere map[string]bool   // keys of the addresses in remotes
 	forwards  []address.Address // addresses of ours that lead to other servers
+
+	milters    *milter.Run // nil when none is asked
+	given      []smtp.Rcpt // with milters: recipients as they were given
+	discard    bool        // a milter wants the message taken and thrown away
+	milterHold string      // why a milter wants the message kept back; "" when it isn't
 
 	spool *Spool
 }
@@ -67,6 +73,8 @@ func (t *Transaction) Abort() {
 		t.spool.free()
 		t.spool = nil
 	}
+	t.milters.Close()
+	t.milters, t.given, t.discard, t.milterHold = nil, nil, false, ""
 	t.begun, t.mail, t.terms = false, smtp.Mail{}, terms{}
 	t.rcpts, t.locals, t.accounts = nil, nil, nil
 	t.remotes, t.ways, t.elsewhere, t.forwards, t.journals = nil, nil, nil, nil, nil
@@ -99,6 +107,9 @@ func (t *Transaction) Mail(ctx context.Context, m smtp.Mail) error {
 		}
 	}
 	if err := t.setTerms(&m); err != nil {
+		return err
+	}
+	if err := t.showSender(ctx, &m); err != nil {
 		return err
 	}
 	t.begun, t.mail = true, m
@@ -155,6 +166,9 @@ func (t *Transaction) Rcpt(ctx context.Context, r smtp.Rcpt) error {
 		err = smtp.Errorf(550, "5.2.1", "<%s>: mailbox disabled", r.To)
 	default:
 		err = unknownMailbox(r.To)
+	}
+	if err == nil {
+		err = t.showRecipient(ctx, &r)
 	}
 	if err != nil {
 		return err

@@ -33,7 +33,11 @@ type metrics struct {
 	reports  *prometheus.CounterVec
 	damaged  prometheus.Counter
 	quota    *prometheus.CounterVec
-	guard    *prometheus.CounterVec
+
+	milterFailures prometheus.Counter
+	answers        *prometheus.CounterVec
+	lasted         *prometheus.HistogramVec
+	guard          *prometheus.CounterVec
 
 	anomalies prometheus.Counter
 
@@ -62,10 +66,13 @@ func newMetrics(reg *prometheus.Registry) *metrics {
 		anomalies: newAnomalies(),
 		guard:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_guard_verdicts_total", Help: "What the guard decided about peers, but for letting them go on, by check, stage and act (delay, defer, refuse)."}, []string{"check", "stage", "act"}),
 
+		answers:         prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_smtp_replies_total", Help: "Replies to SMTP commands, by the class of their code. Refusals of recipients are RCPT with class 4 or 5."}, []string{"mode", "command", "class"}),
+		lasted:          prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "waxwing_smtp_session_seconds", Help: "How long SMTP sessions lasted.", Buckets: prometheus.ExponentialBuckets(0.01, 5, 8)}, []string{"mode"}),
+		milterFailures:  prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_milter_failures_total", Help: "Times that a milter could not be asked about a message."}),
 		retrieved:       prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_messages_total", Help: "Messages sent by RETR."}),
 		retrievedOctets: prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_pop3_octets_total", Help: "Octets of these messages."}),
 	}
-	reg.MustRegister(m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.outcomes, m.reports, m.damaged, m.quota, m.guard, m.anomalies)
+	reg.MustRegister(m.answers, m.lasted, m.milterFailures, m.retrieved, m.retrievedOctets, m.sessions, m.opened, m.refused, m.signIns, m.messages, m.octets, m.took, m.tls, m.panics, m.commands, m.attempts, m.outcomes, m.reports, m.damaged, m.quota, m.guard, m.anomalies)
 	return m
 }
 
@@ -110,6 +117,15 @@ func (m *metrics) smtp() smtpserver.Metrics {
 		SignIn: func(mode smtpserver.Mode, mechanism string, ok bool) { m.signIn(mode.String(), mechanism, ok) },
 		TLS: func(mode smtpserver.Mode, version uint16, ok bool) {
 			m.tls.WithLabelValues(mode.String(), tlsName(version), strconv.FormatBool(ok)).Inc()
+		},
+		Answer: func(mode smtpserver.Mode, verb string, code int) {
+			if verb == "" {
+				verb = "session"
+			}
+			m.answers.WithLabelValues(mode.String(), verb, strconv.Itoa(code/100)).Inc()
+		},
+		Ended: func(mode smtpserver.Mode, lasted time.Duration) {
+			m.lasted.WithLabelValues(mode.String()).Observe(lasted.Seconds())
 		},
 		Panic: func(mode smtpserver.Mode) { m.panics.WithLabelValues(mode.String()).Inc() },
 	}

@@ -108,7 +108,7 @@ func (s *Server) build(ctx context.Context) error {
 	router := routing.New(routing.Options{Directory: s.state.Directory, Keys: s.state.Store, Asker: next, Logger: s.log.With("part", "routing")})
 	in, err := intake.New(intake.Options{
 		Store: s.state.Store, Directory: s.state.Directory, Routing: router, Scripts: s.state.Store,
-		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace,
+		Hostname: s.cfg.Hostname, SpoolDir: s.cfg.Spool.Dir, Logger: s.log.With("part", "intake"), Trace: s.parts.trace, Milters: s.newMilters(m),
 		Suppressed: s.suppressed, Held: s.parts.sending.Held, Surge: s.parts.door.surge,
 		Limits: intake.Limits{
 			Hops: s.cfg.Limits.Hops, SpoolBytes: int64(s.cfg.Spool.MaxBytes), Reserve: int64(s.cfg.Spool.DiskReserve),

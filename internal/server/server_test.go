@@ -363,7 +363,8 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 		}
 		return resp.StatusCode, string(text)
 	}
-	if code, text := get("/metrics"); code != 200 || !strings.Contains(text, `waxwing_smtp_messages_total{code="250",mode="mx"} 1`) {
+	if code, text := get("/metrics"); code != 200 || !strings.Contains(text, `waxwing_smtp_messages_total{code="250",mode="mx"} 1`) ||
+		!strings.Contains(text, `waxwing_smtp_replies_total{class="2",command="RCPT",mode="mx"} 1`) {
 		t.Errorf("metrics: %d\n%s", code, text)
 	}
 	if code, text := get("/healthz"); code != 200 || !strings.Contains(text, `"subject":"store"`) {

@@ -178,6 +178,7 @@ func (s *session) cmdBdat(args []byte) error {
 		s.buf = strconv.AppendInt(append(s.buf[:0], "250 2.0.0 "...), size, 10)
 		s.buf = append(s.buf, " octets taken\r\n"...)
 		_, _ = s.conn.Write(s.buf) // the error is sticky
+		s.answered(250, s.buf)
 		return nil
 	case s.sink.cr:
 		return s.lose(errBare)

@@ -37,6 +37,7 @@ type session struct {
 	trail *trace.Trail // of the connection
 	story *trace.Trail // of the message, nil outside of a transaction
 	about trace.Step   // what the command that runs is about
+	verb  string       // of the command that runs
 
 	tx       Transaction // nil outside of a transaction
 	mail     smtp.Mail
@@ -105,6 +106,9 @@ func (s *session) close() {
 	defer func() { _ = s.conn.Close() }() // what had to go out is flushed before
 	s.release()
 	s.trail.Close()
+	if f := s.srv.opts.Metrics.Ended; f != nil {
+		f(s.mode, s.srv.opts.Clock().Sub(s.started))
+	}
 	if s.lingers && s.srv.pool.Context().Err() == nil {
 		s.conn.Linger(lingerOctets, lingerTime)
 		return
@@ -211,7 +215,7 @@ func (s *session) dispatch(line []byte) error {
 		s.end(421, "5.5.1", "this is not a web server")
 		return nil
 	case cmd == nil || !cmd.in(s):
-		s.about = trace.Step{Kind: trace.Command, Reason: string(word)}
+		s.about, s.verb = trace.Step{Kind: trace.Command, Reason: string(word)}, "other"
 		s.bad(500, "5.5.2", "unknown command")
 		return nil
 	case cmd.noArgs && len(bytes.TrimLeft(args, " ")) > 0:
@@ -224,7 +228,7 @@ func (s *session) dispatch(line []byte) error {
 	if cmd.idle && !s.idled() {
 		return nil
 	}
-	s.about = trace.Step{Kind: cmd.step()}
+	s.about, s.verb = trace.Step{Kind: cmd.step()}, cmd.verb
 	if s.about.Kind == trace.Command {
 		s.about.Reason = cmd.verb
 	}

@@ -146,6 +146,8 @@ type Metrics struct {
 	Message  func(mode Mode, code int, octets int64, took time.Duration) // the end of each message: its reply, size, time from MAIL
 	SignIn   func(mode Mode, mechanism string, ok bool)                  // each AUTH that was decided
 	TLS      func(mode Mode, version uint16, ok bool)                    // each handshake
+	Answer   func(mode Mode, verb string, code int)                      // each reply; "other" for what is no command, "" for the greeting and the end
+	Ended    func(mode Mode, lasted time.Duration)                       // each session
 	Panic    func(mode Mode)                                             // a session ended by a defect of this server
 }
 

@@ -36,8 +36,11 @@ func (s *session) note(step trace.Step) {
 	s.trail.Add(step)
 }
 
-// answered notes a refusal, and what the command that was refused is about.
+// answered counts a reply, and notes a refusal and what the command that was refused is about.
 func (s *session) answered(code int, line []byte) {
+	if f := s.srv.opts.Metrics.Answer; f != nil {
+		f(s.mode, s.verb, code)
+	}
 	if code < 400 || s.trail == nil {
 		return
 	}

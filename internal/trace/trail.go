@@ -130,6 +130,13 @@ func (t *Trail) Committed(row store.TraceRow) {
 	t.r.hand(entry{row: row, stands: true})
 }
 
+// Keep has Close record the trail, though nothing was refused.
+func (t *Trail) Keep() {
+	if t != nil {
+		t.refused = true
+	}
+}
+
 // Close records the trail unless it was committed or closed before, and only if something was refused: whoever only looks
 // whether we are there is of no interest.
 func (t *Trail) Close() {

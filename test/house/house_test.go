@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"internal/server"},
 	{"internal/control/...", "internal/transfer", "internal/doctor"},
 	{"internal/smtpserver", "internal/imapserver", "internal/pop3server", "internal/sieveserver"},
-	{"internal/intake", "internal/routing", "internal/queue", "internal/transport/..."},
+	{"internal/intake", "internal/milter", "internal/routing", "internal/queue", "internal/transport/..."},
 	{"internal/directory/...", "internal/auth", "internal/guard/...", "internal/dialogtest"},
 	{"internal/bounce", "internal/digest", "internal/message/...", "internal/sieve", "internal/smtp", "internal/srs", "internal/mailrule", "internal/dane", "internal/mtasts", "internal/tlspolicy", "internal/tlsrpt"},
 	{"internal/backup"},

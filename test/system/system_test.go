@@ -60,7 +60,10 @@ func node(t *testing.T, o rig.WaxwingOptions) *rig.Node {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	o.Binary, o.Domain = binary, domain
+	o.Binary = binary
+	if o.Domain == "" {
+		o.Domain = domain
+	}
 	if o.Accounts == nil {
 		o.Accounts = []rig.Account{ada, bob}
 	}
