@@ -243,6 +243,7 @@ func (f *filtering) redirect(l *local, own address.Address, plain store.NewEntry
 	m.Prefix = []byte(redirectedField + ": " + own.String() + "\r\n")
 	m.Description = description(f.part)
 	m.UTF8 = m.UTF8 || f.t.mail.UTF8
+	m.TLS = uint8(f.t.needsTLS(f.part))
 	if d.Queue == nil {
 		d.Queue = m
 	} else {

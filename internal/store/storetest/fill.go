@@ -93,17 +93,26 @@ func (h *harness) fillDirectory() {
 			`UPDATE directory_address SET options = '{"keep":true}' WHERE account_id = 2`,
 			`UPDATE directory_domain SET options = '{"alias_of":"example.test"}' WHERE name = 'xn--fsq.test'`,
 			`INSERT INTO mail_rule (kind, name, value, created) VALUES ('route', 'far.test', '{}', 5)`,
-			`INSERT INTO srs_key (id, secret, created) VALUES (2, 'secret', 5)`,
 			`INSERT INTO sieve_memory (account_id, memory, expires) VALUES (1, 'm', 2000000000)`,
 			`UPDATE directory_counter SET value = 9`,
 			`INSERT INTO setting (name, value, version, changed) VALUES ('mail.max_size', '"10MiB"', 9, 5)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (9, 'mail.max_size', '"10MiB"', 5, 'local')`,
 			`INSERT INTO greylist (greylist_key, first_seen, last_seen, passed) VALUES ('key', 1, 2, 0)`,
 			`INSERT INTO contact (account_id, address_key, wrote) VALUES (1, 'x@far.test', 5)`,
-			`INSERT INTO surge (account_id, action, usual, saved, told) VALUES (1, 'defer', '', 5, 0)`,
+			`INSERT INTO sending_count (subject, messages_hour, messages_day, recipients_hour, recipients_day, usual, touched)
+				VALUES ('account:1', 1, 2, 3, 4, 5, 6)`,
+			`INSERT INTO sending_hold (account_id, reason, since) VALUES (1, 'more than ever', 5)`,
 			`INSERT INTO setting_history (version, name, value, changed, actor) VALUES (8, 'mail.max_size', NULL, 4, 'local')`,
 		} {
 			if _, err := tx.Exec(q); err != nil {
+				return err
+			}
+		}
+		for _, q := range []string{
+			`INSERT INTO srs_key (id, secret, created) VALUES (2, $1, 5)`,
+			`INSERT INTO surge (account_id, action, usual, saved, told) VALUES (1, 'defer', $1, 5, 0)`,
+		} {
+			if _, err := tx.Exec(q, []byte("octets")); err != nil {
 				return err
 			}
 		}
