@@ -44,7 +44,7 @@ func TestStrangersAndBombs(t *testing.T) {
 		return out
 	}
 	settings := filepath.Join(t.TempDir(), "settings.toml")
-	if err := os.WriteFile(settings, []byte("[greylist]\ndelay = 1\n\n[surge]\nleast = 30\n"), 0o600); err != nil {
+	if err := os.WriteFile(settings, []byte("[greylist]\ndelay = 1\n\n[limit]\nconnections_per_address = 0\nconnections_per_network = 0\n\n[surge]\nleast = 30\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run("config", "apply", settings, "--yes")
