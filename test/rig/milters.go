@@ -16,7 +16,7 @@ import (
 
 // Milter is a program that speaks the milter protocol.
 type Milter struct {
-	Address string // as `waxwing milter add` takes it
+	Address string       // as `waxwing milter add` takes it
 	Stop    func() error // may be called again
 }
 

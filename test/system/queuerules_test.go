@@ -92,7 +92,7 @@ func TestOutgoingRulesOnTheRunningServer(t *testing.T) {
 	send("gone@far.example", "token-gone")
 	waitFor(t, "it has failed", func() bool { return !waiting("gone@far.example") })
 	for _, got := range box.all() {
-		if strings.Contains(string(got.body), "token-gone") {
+		if strings.Contains(got.body, "token-gone") {
 			t.Error("mail was sent to a suppressed address")
 		}
 	}
