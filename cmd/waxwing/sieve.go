@@ -11,6 +11,7 @@ import (
 type sieveCommand struct {
 	List     sieveList     `cmd:"" help:"List the scripts of an account."`
 	Show     sieveShow     `cmd:"" help:"Print a script."`
+	Check    sieveCheck    `cmd:"" help:"Check a script without storing it."`
 	Put      sievePut      `cmd:"" help:"Check and store a script."`
 	Activate sieveActivate `cmd:"" help:"Make a script the one that is run; without a name, none."`
 	Delete   sieveDelete   `cmd:"" help:"Delete a script that is not active."`
@@ -66,22 +67,49 @@ type sievePut struct {
 // maxScriptFile is more than any script may have.
 const maxScriptFile = 2 << 20
 
-func (c *sievePut) Run(s *session) error {
+// script reads a script from a file or from standard input.
+func (s *session) script(file string) (string, error) {
 	in := s.in
-	if c.File != "-" {
-		f, err := os.Open(c.File)
+	if file != "-" {
+		f, err := os.Open(file)
 		if err != nil {
-			return usageError{err}
+			return "", usageError{err}
 		}
 		defer f.Close()
 		in = f
 	}
 	text, err := io.ReadAll(io.LimitReader(in, maxScriptFile))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", c.File, err)
+		return "", fmt.Errorf("read %s: %w", file, err)
+	}
+	return string(text), nil
+}
+
+type sieveCheck struct {
+	File string `arg:"" help:"File with its text; - is standard input."`
+}
+
+func (c *sieveCheck) Run(s *session) error {
+	text, err := s.script(c.File)
+	if err != nil {
+		return err
 	}
 	return s.with(func(k control.Carrier) error {
-		x := control.SieveScript{SieveRef: control.SieveRef{Address: c.Address, Name: c.Name}, Text: string(text)}
+		r, err := control.SieveCheck.Call(s.ctx, k, control.SieveScript{Text: text})
+		if err != nil {
+			return err
+		}
+		return s.print(r, func(p *printer) { p.row("sound", fmt.Sprintf("%d octets", r.Size)) })
+	})
+}
+
+func (c *sievePut) Run(s *session) error {
+	text, err := s.script(c.File)
+	if err != nil {
+		return err
+	}
+	return s.with(func(k control.Carrier) error {
+		x := control.SieveScript{SieveRef: control.SieveRef{Address: c.Address, Name: c.Name}, Text: text}
 		r, err := control.SievePut.Call(s.ctx, k, x)
 		if err != nil {
 			return err

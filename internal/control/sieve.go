@@ -11,6 +11,7 @@ import (
 var (
 	SieveList     = operation("sieve.list", (*Service).sieveList)
 	SieveShow     = operation("sieve.show", (*Service).sieveShow)
+	SieveCheck    = operation("sieve.check", (*Service).sieveCheck)
 	SievePut      = operation("sieve.put", (*Service).sievePut)
 	SieveActivate = operation("sieve.activate", (*Service).sieveActivate)
 	SieveDelete   = operation("sieve.delete", (*Service).sieveDelete)
@@ -53,6 +54,18 @@ func (s *Service) sieveShow(ctx context.Context, r SieveRef) (SieveScript, error
 	return SieveScript{SieveRef: r, Size: int64(len(text)), Text: string(text)}, err
 }
 
+// compiles refuses a script that is wrong, with the line and the column.
+func (s *Service) compiles(text string) error {
+	if _, err := sieve.Compile([]byte(text), s.dir.Settings().SieveOptions()); err != nil {
+		return &Error{Kind: Invalid, Field: "text", Text: err.Error()}
+	}
+	return nil
+}
+
+func (s *Service) sieveCheck(_ context.Context, x SieveScript) (SieveScript, error) {
+	return SieveScript{Size: int64(len(x.Text))}, s.compiles(x.Text)
+}
+
 func (s *Service) sievePut(ctx context.Context, x SieveScript) (SieveRef, error) {
 	a, err := s.account(ctx, x.Address)
 	if err != nil {
@@ -61,11 +74,10 @@ func (s *Service) sievePut(ctx context.Context, x SieveScript) (SieveRef, error)
 	if what := sieve.CheckName(x.Name); what != "" {
 		return x.SieveRef, &Error{Kind: Invalid, Field: "name", Text: what}
 	}
-	set := s.dir.Settings()
-	if _, err := sieve.Compile([]byte(x.Text), set.SieveOptions()); err != nil {
-		return x.SieveRef, &Error{Kind: Invalid, Field: "text", Text: err.Error()}
+	if err := s.compiles(x.Text); err != nil {
+		return x.SieveRef, err
 	}
-	return x.SieveRef, s.store.PutSieve(ctx, a.ID, x.Name, []byte(x.Text), set.SieveLimits())
+	return x.SieveRef, s.store.PutSieve(ctx, a.ID, x.Name, []byte(x.Text), s.dir.Settings().SieveLimits())
 }
 
 func (s *Service) sieveActivate(ctx context.Context, r SieveRef) (SieveRef, error) {
